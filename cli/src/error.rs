@@ -6,12 +6,14 @@ use service_kit::telemetry::TelemetryError;
 use crate::audit::AuditError;
 use crate::client::{AskError, ClientError};
 use crate::config::ConfigCommandError;
+use crate::dlq::DlqError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
 use crate::maintain::MaintainError;
 use crate::orphans::OrphansError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
+use crate::reprocess::ReprocessCommandError;
 use crate::rollback::RollbackError;
 use crate::tiers::TiersError;
 use crate::up::UpError;
@@ -36,6 +38,10 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Maintain(#[from] MaintainError),
     #[error(transparent)]
+    Dlq(#[from] DlqError),
+    #[error(transparent)]
+    Reprocess(#[from] ReprocessCommandError),
+    #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
     Orphans(#[from] OrphansError),
@@ -58,6 +64,8 @@ impl Fatal for CliError {
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
             Self::Maintain(error) => error.exit(),
+            Self::Dlq(error) => error.exit(),
+            Self::Reprocess(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
             Self::Orphans(error) => error.exit(),
             Self::Tiers(error) => error.exit(),

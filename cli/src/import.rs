@@ -15,7 +15,7 @@ use crate::place::{Place, PlaceArgs, PlaceError};
 mod bucket;
 mod progress;
 mod report;
-mod spool;
+pub(crate) mod spool;
 
 use progress::ProgressLine;
 use report::Outcome;

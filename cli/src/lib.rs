@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`], [`orphans`], [`tiers`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`reprocess`], [`rollback`], [`maintain`], [`orphans`], [`tiers`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -26,6 +26,7 @@ use service_kit::telemetry::{self, LogArgs};
 mod audit;
 mod client;
 mod config;
+mod dlq;
 mod doctor;
 mod embedded;
 mod error;
@@ -37,6 +38,7 @@ mod orphans;
 mod output;
 mod place;
 mod query;
+mod reprocess;
 mod rollback;
 mod status;
 mod table_list;
@@ -93,8 +95,19 @@ enum Command {
 enum OnPlace {
     Import(import::ImportArgs),
     Audit(audit::AuditArgs),
+    /// Show messages that did not decode, and send them once more after a fix
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    Reprocess(reprocess::ReprocessArgs),
     Rollback(rollback::RollbackArgs),
     Restore(tiers::RestoreArgs),
+}
+
+impl OnPlace {
+    /// Whether it watches the drain itself.
+    fn ends_by_itself(&self) -> bool {
+        matches!(self, Self::Import(_) | Self::Rollback(_) | Self::Dlq(dlq::DlqCommand::Replay(_)) | Self::Reprocess(_))
+    }
 }
 
 /// Runs the command line of this process.
@@ -113,7 +126,8 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     // These watch the drain themselves, since they have work to finish. The others only read: a signal drops them where
     // they stand.
     let ends_by_itself = match &cli.command {
-        Command::Up(_) | Command::Query(_) | Command::OnPlace(OnPlace::Import(_) | OnPlace::Rollback(_)) => true,
+        Command::Up(_) | Command::Query(_) => true,
+        Command::OnPlace(command) => command.ends_by_itself(),
         Command::Tables(asked) => asked.args.maintain,
         _ => false,
     };
@@ -156,6 +170,8 @@ async fn on_place(command: OnPlace, config: &ConfigSource, drain: Drain) -> Resu
             import::run(args, &place, drain).await?
         }
         OnPlace::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
+        OnPlace::Dlq(command) => dlq::run(command, config, &drain).await?,
+        OnPlace::Reprocess(args) => reprocess::run(&args, &Place::of(&args.place, config)?, &drain).await?,
         OnPlace::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
         OnPlace::Restore(args) => tiers::restore(&args, &Place::of(&args.place, config)?).await?,
     };

@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_leaves_the_table_is_what_lies_between_its_offsets() {
-        let earlier = Earlier { offsets: offsets(&[(0, 3), (1, 7)]), later_gaps: Vec::new() };
+        let earlier = Earlier { offsets: offsets(&[(0, 3), (1, 7)]), later_gaps: Vec::new(), later_remade: Vec::new() };
         let taken = taken_out(&offsets(&[(0, 5), (1, 7), (2, 4)]), &earlier);
         assert_eq!(ranges(&taken), "t/0:3-5, t/2:0-4");
     }

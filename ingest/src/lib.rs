@@ -39,6 +39,7 @@ mod options;
 mod ownership;
 mod reader;
 mod recover;
+pub mod repair;
 mod retry;
 mod room;
 mod run;

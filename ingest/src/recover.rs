@@ -82,7 +82,7 @@ pub(crate) async fn seen(
 }
 
 /// What narrows a scan to files that may hold offsets of these ranges.
-fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
+pub(crate) fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
     // Partitions are ordered by the name of their log first.
     let first_log = ranges.keys().next().map(|at| word(&at.topic));
     let last_log = ranges.keys().next_back().map(|at| word(&at.topic));
@@ -156,6 +156,21 @@ pub(crate) async fn landed_elsewhere(
         }
     }
     Ok(elsewhere)
+}
+
+/// The rows of these nodes that have landed, from whatever message of whatever log.
+pub(crate) async fn landed_of(snapshot: &TableSnapshot, nodes: &BTreeSet<Arc<str>>) -> Result<Seen, RecoverError> {
+    let wanted = [ColumnRange::between("node", nodes.first().map(word), nodes.last().map(word))];
+    let mut seen = Seen::new();
+    let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
+    while let Some(batch) = batches.next().await {
+        for Landed { stream, rows, .. } in landed(&batch?)? {
+            if nodes.contains(&stream.node) {
+                seen.note(stream, rows.start, rows.end);
+            }
+        }
+    }
+    Ok(seen)
 }
 
 fn note(

@@ -119,6 +119,7 @@ impl Sink {
             request.properties = share.remembered.properties(&request.ranges);
             request.attachments = share.remembered.attachments(&request.ranges);
             request.gaps = self.standing.gaps(&request.ranges);
+            request.refine_version = Some(self.table.refine_version);
             ranges = match self.commit(&request, &mut retry).await? {
                 Landed::ByUs => Vec::new(),
                 Landed::ByAnother => self.standing.missing(&share.ends),

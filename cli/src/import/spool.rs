@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use event_schema::kind::RecordKind;
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{Message, NextOffset, TopicPartition};
 use event_schema::topics;
 use ingest::IngestError;
 use lake::{Lake, ReadError};
@@ -16,7 +16,9 @@ use recordings::landed::has_passed;
 use recordings::{Destination, DestinationError, Landed, Sample};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::{Drain, note};
-use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition, recover_partitions};
+use stream::log::{
+    Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, Record, claim_partition, recover_partitions,
+};
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
@@ -38,7 +40,7 @@ pub(crate) enum SpoolError {
     Source(#[from] SourceError),
     #[error("the lake cannot be read")]
     Read(#[from] ReadError),
-    #[error("the messages are in the spool but could not be landed; run the import again")]
+    #[error("the messages are in the spool but could not be landed; give the same command again")]
     Land(#[source] IngestError),
     #[error("interrupted")]
     Interrupted,
@@ -88,7 +90,22 @@ impl ToSpool {
         Ok(Self { dir, lake, writer: None, kinds: BTreeSet::new(), _lock: lock })
     }
 
-    fn append(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), SpoolError> {
+    /// Appends a message that was read before, with its headers.
+    pub(crate) fn replay(&mut self, kind: RecordKind, message: &Message) -> Result<(), SpoolError> {
+        let Message { key, payload, headers, .. } = message;
+        // The time of now: that of the log is when the message was written into it.
+        let timestamp_ms = SystemClock.now_ms();
+        self.append(kind, Record { timestamp_ms, key: key.as_deref(), payload, headers })
+    }
+
+    /// Returns once everything that was appended has landed.
+    pub(crate) async fn finish_landing(&mut self, drain: &Drain) -> Result<(), SpoolError> {
+        // In this order: segments are deleted below the offset that ingest has reported as landed (`landed` file).
+        self.land_appended(drain).await?;
+        self.delete_landed()
+    }
+
+    fn append(&mut self, kind: RecordKind, record: Record<'_>) -> Result<(), SpoolError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             // The agent of a running `up` holds its partition: a free one or a new one is taken.
@@ -96,7 +113,7 @@ impl ToSpool {
         };
         // Each kind has a silver table, and each table its own offsets: `land_up_to` waits for these tables.
         self.kinds.insert(kind);
-        match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
+        match writer.append_record(record)? {
             Appended::At(_) => Ok(()),
             Appended::Full { bytes, by } => Err(SpoolError::Full { path: self.dir.spool(), bytes, by }),
         }
@@ -110,7 +127,8 @@ impl ToSpool {
         land_up_to(&self.dir, &self.lake, &self.kinds, &end, drain).await
     }
 
-    fn sync(&mut self) -> Result<(), SpoolError> {
+    /// Makes what was appended durable and visible to readers.
+    pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
         Ok(self.writer.as_mut().map_or(Ok(()), LogWriter::sync)?)
     }
 
@@ -129,7 +147,8 @@ impl Destination for ToSpool {
     }
 
     fn send(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
-        Ok(self.append(kind, node, message)?)
+        let key = Some(node.as_bytes());
+        Ok(self.append(kind, Record { timestamp_ms: SystemClock.now_ms(), key, payload: message, headers: &[] })?)
     }
 
     async fn land(&mut self, drain: &Drain) -> Result<(), DestinationError> {
@@ -145,9 +164,7 @@ impl Destination for ToSpool {
     }
 
     async fn finish(&mut self, drain: &Drain) -> Result<(), DestinationError> {
-        // In this order: segments are deleted below the offset that ingest has reported as landed (`landed` file).
-        self.land_appended(drain).await?;
-        Ok(self.delete_landed()?)
+        Ok(self.finish_landing(drain).await?)
     }
 }
 

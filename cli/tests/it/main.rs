@@ -12,6 +12,7 @@
 
 mod again;
 mod bench;
+mod dlq;
 mod imports;
 mod interrupted;
 mod limits;
@@ -25,6 +26,7 @@ mod orphans;
 mod prompt;
 mod recordings;
 mod refusals;
+mod reprocess;
 mod rollback;
 mod run;
 mod thinned;

@@ -71,7 +71,7 @@ impl Fleet {
 pub(crate) fn listed(def: TableDef) -> &'static [Table] {
     let commit = CommitPolicy { intervals: 1, messages: 1 };
     let content = Content::Records(event_schema::kind::RecordKind::Event);
-    Box::leak(Box::new([Table { def, content, commit }]))
+    Box::leak(Box::new([Table { def, content, commit, refine_version: 1 }]))
 }
 
 /// Small files, so that a few commits are worth a rewrite.

@@ -18,7 +18,7 @@
 //! 4. Nothing is deleted that a version of the table may need, not even files of our own after a conflict: the conflict
 //!    may have been our own commit. Deleted are metadata files that have left the log of previous ones, and attachments
 //!    that were replaced.
-//! 5. Offsets, gaps, tokens and attachments are carried on by every action. Only `append` moves offsets forward, and
+//! 5. Offsets, gaps, versions of rows, tokens and attachments are carried on by every action. Only `append` moves offsets forward, and
 //!    only `roll_back` moves them back, to those of the snapshot that it goes back to.
 
 mod actions;
@@ -34,7 +34,7 @@ mod version;
 
 pub use actions::{
     BatchFacts, CommitRequest, Decision, DeleteFiles, Earlier, Evolve, Expire, Maintenance, Next, NotLive, PinSnapshot,
-    Replace, RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
+    Remake, Replace, RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
 };
 pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 pub(crate) use protocol::{Committer, Warehouse};

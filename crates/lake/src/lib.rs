@@ -39,7 +39,7 @@ pub use iceberg::spec::DataFile;
 pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, Hashed, PastSnapshot, Reached, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use table::schema::{ColumnMismatch, SchemaMismatch};
-pub use table::{Attached, Attachment, TableIdent, Token};
+pub use table::{Attached, Attachment, Refined, TableIdent, Token};
 pub use write::{FoldRows, MergeError, MergeOptions, SortedRows, WriteError};
 
 #[cfg(test)]

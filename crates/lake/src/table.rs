@@ -6,12 +6,14 @@ pub(crate) mod days;
 pub(crate) mod history;
 pub(crate) mod manifests;
 pub(crate) mod positions;
+pub(crate) mod refined;
 pub(crate) mod schema;
 mod token;
 
 use std::fmt;
 
 pub use attachments::{Attached, Attachment};
+pub use refined::Refined;
 pub use token::Token;
 
 /// Microseconds of a day, by which tables are partitioned.

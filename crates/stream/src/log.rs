@@ -20,9 +20,13 @@
 //! little-endian:
 //!
 //! ```text
-//! length u32 | crc32c u32 | offset i64 | timestamp_ms i64 | key length u32 | key | payload
-//!            '- of all that follows       (length counts from here) 0xffffffff: no key
+//! length u32 | crc32c u32 | offset i64 | timestamp_ms i64 | key length u32 | key | headers | payload
+//!            '- of all that follows       (length counts from here) 0xffffffff: neither key nor headers
+//! headers (only where bit 30 of the key length is set; its lower bits are all ones without a key)
+//! length u32 of what follows | name length u32 | name | value length u32 | value | …
 //! ```
+//!
+//! Only what is written into the log again has headers (`causeway dlq replay`).
 //!
 //! # Operations
 //! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then
@@ -42,7 +46,7 @@
 //! segment.
 //!
 //! # Not handled
-//! Message headers; compression (payloads come compressed); two machines sharing one directory (flock on network file
+//! Compression (payloads come compressed); two machines sharing one directory (flock on network file
 //! systems); readers do not see records above the high watermark until a writer has opened the partition again.
 
 mod carried;
@@ -61,7 +65,7 @@ use event_schema::position::{NextOffset, TopicPartition};
 
 pub use carried::{CarriedError, CarriedRecord, CarriedSegment, is_segment};
 pub use reader::{LogReader, state};
-pub use segment::Damage;
+pub use segment::{Damage, Record};
 pub use source::LogSource;
 pub use writer::{Appended, FullBy, LogWriter, Recovery, claim_partition, recover_partitions};
 

@@ -57,6 +57,9 @@ pub struct Table {
     pub content: Content,
     /// How long its rows may wait for a commit.
     pub commit: CommitPolicy,
+    /// Version of the code that makes its rows, from 1. It is raised with every change after which a message that has
+    /// landed would leave other rows: then `causeway reprocess` brings the older rows to it (ADR 50).
+    pub refine_version: u32,
 }
 
 impl Table {
@@ -69,7 +72,7 @@ impl Table {
             Content::Ledger => ops::ledger::def(),
             Content::DeadLetters => ops::dlq::def(),
         };
-        Self { def, content, commit }
+        Self { def, content, commit, refine_version: refine_version(content) }
     }
 
     /// The rows that arrivals leave in the table, in their order; no batch is empty.
@@ -91,6 +94,11 @@ impl Table {
     /// Makes fewer rows of rows with equal keys without changing what the table means; `None` where every row stays.
     pub fn fold(&self) -> Option<Fold> {
         (self.content == Content::OpMinute).then_some(gold::op_minute::fold as Fold)
+    }
+
+    /// Whether its rows are refined from messages, so that they can be made again from `bronze.messages`.
+    pub const fn is_refined(&self) -> bool {
+        matches!(self.content, Content::Records(_) | Content::OpMinute)
     }
 
     /// Whether offsets at which the log holds no message leave rows ([`Self::skip_rows`]).
@@ -138,6 +146,16 @@ static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         Table::new(Content::DeadLetters, CommitPolicy::SELDOM),
     ]
 });
+
+/// Versions of the code that makes rows, of each table for itself: a change of one leaves the rows of the others as
+/// they are.
+const fn refine_version(content: Content) -> u32 {
+    match content {
+        Content::Messages | Content::Ledger | Content::DeadLetters => 1,
+        Content::Records(kind) => silver::refine_version(kind),
+        Content::OpMinute => gold::op_minute::REFINE_VERSION,
+    }
+}
 
 /// A row of the ledger, with its names.
 const LEDGER_ROW_BYTES: u64 = 512;

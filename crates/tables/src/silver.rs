@@ -31,6 +31,21 @@ pub fn name(kind: RecordKind) -> TableName {
     TableName { namespace, name }
 }
 
+/// Version of the code that makes the rows of a kind ([`crate::registry::Table::refine_version`]).
+pub const fn refine_version(kind: RecordKind) -> u32 {
+    // Of each kind for itself: a change to one leaves the rows of the others as they are.
+    match kind {
+        RecordKind::Event
+        | RecordKind::Stack
+        | RecordKind::Process
+        | RecordKind::Session
+        | RecordKind::System
+        | RecordKind::Cgroup
+        | RecordKind::Aggregate
+        | RecordKind::Chain => 1,
+    }
+}
+
 pub fn def(kind: RecordKind) -> TableDef {
     TableDef {
         name: name(kind),

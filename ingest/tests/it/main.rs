@@ -40,6 +40,7 @@ mod faults;
 mod made_anew;
 mod program;
 mod rebuild;
+mod reprocess;
 mod s3;
 mod staged;
 mod tags;

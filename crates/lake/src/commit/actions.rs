@@ -11,6 +11,7 @@ mod expire;
 mod files;
 mod pin;
 mod properties;
+mod remake;
 mod replace;
 mod roll_back;
 
@@ -25,6 +26,7 @@ pub use expire::Expire;
 pub use files::{NotLive, still_live};
 pub use pin::PinSnapshot;
 pub use properties::SetProperties;
+pub use remake::Remake;
 pub use replace::{Replace, RowCount};
 pub use roll_back::{Earlier, RollBack, take_back};
 
@@ -69,6 +71,8 @@ pub(crate) enum Checked<F, R> {
 pub enum Maintenance {
     /// Puts rewritten files in the place of others.
     Replace(Replace),
+    /// Puts rows made anew from their messages in the place of the former ones.
+    Remake(Remake),
     /// Takes files away with their rows.
     DeleteFiles(DeleteFiles),
     /// Takes snapshots out of the metadata.

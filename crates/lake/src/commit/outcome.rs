@@ -61,6 +61,11 @@ pub enum Conflict {
     RowLevelDeletes,
     #[error("the inputs hold {inputs} rows and the outputs {outputs}: a rewrite must keep every row")]
     RowCount { inputs: u64, outputs: u64 },
+    #[error(
+        "the snapshot with sequence number {sequence} rolled the table back or made rows of it again: plan the change on the \
+         current snapshot"
+    )]
+    Rewritten { sequence: i64 },
     #[error("snapshot {snapshot} must stay: {holder}")]
     SnapshotHeld { snapshot: i64, holder: Holder },
     #[error("another program committed to the table since the change was planned: stop it, and plan the change anew")]

@@ -182,6 +182,7 @@ impl Committer {
     pub(crate) async fn maintain(&self, action: &Maintenance, token: Token) -> ActionOutcome {
         let ended = match action {
             Maintenance::Replace(action) => self.commit(action, token).await,
+            Maintenance::Remake(action) => self.commit(action, token).await,
             Maintenance::DeleteFiles(action) => self.commit(action, token).await,
             Maintenance::Expire(action) => self.commit(action, token).await,
             Maintenance::Pin(action) => self.commit(action, token).await,

@@ -1,6 +1,7 @@
 //! Every object that a table needs: what its metadata names, directly and through manifest lists and manifests.
 //! Whatever else lies below its location is an orphan, or is being written.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -99,7 +100,7 @@ pub(super) async fn walk(
     for location in
         [&*head.location].into_iter().chain(logged).chain(statistics).chain(partition_statistics).chain(lists)
     {
-        name(location);
+        name(&as_listed(store, location));
         objects += 1;
     }
     let mut manifests = manifests(store, &snapshots).await?;
@@ -108,7 +109,7 @@ pub(super) async fn walk(
         manifests.retain(|manifest| manifest.sequence_number > since.sequence_number);
     }
     for manifest in &manifests {
-        name(&manifest.manifest_path);
+        name(&as_listed(store, &manifest.manifest_path));
         objects += 1;
     }
     objects += files(store, &manifests, name).await?;
@@ -119,6 +120,16 @@ pub(super) async fn walk(
         snapshots: walked,
         objects,
     })
+}
+
+/// A location as the store lists it: other programs write that of a local file in another form. Compared by its text, a
+/// live file of theirs would be taken for an orphan.
+fn as_listed<'l>(store: &Store, location: &'l str) -> Cow<'l, str> {
+    match store.path(location) {
+        Ok(path) => format!("{}/{path}", store.root()).into(),
+        // Outside the warehouse, where nothing is listed.
+        Err(_) => location.into(),
+    }
 }
 
 /// The manifests of snapshots, each once.
@@ -144,7 +155,7 @@ async fn files(store: &Store, manifests: &[ManifestFile], mut name: impl FnMut(&
         // manifest with a live entry of it.
         for entry in entries?.1.iter().filter(|entry| entry.is_alive()) {
             if known.insert(entry.file_path()) {
-                name(entry.file_path());
+                name(&as_listed(store, entry.file_path()));
             }
         }
     }
@@ -154,6 +165,15 @@ async fn files(store: &Store, manifests: &[ManifestFile], mut name: impl FnMut(&
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_spark_wrote_is_named_as_the_store_lists_it() {
+        let store = Store::open("/w/lake", None).unwrap();
+        for location in ["file:/w/lake/t/data/a.parquet", "file:///w/lake/t/data/a.parquet"] {
+            assert_eq!(as_listed(&store, location), "file:///w/lake/t/data/a.parquet");
+        }
+        assert_eq!(as_listed(&store, "s3://elsewhere/a"), "s3://elsewhere/a");
+    }
 
     #[test]
     fn names_are_found_again_by_their_hashes() {

@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, Head};
 use crate::commit::{Conflict, Earlier, Pin, RollBack, pins_of};
 use crate::table::days::day_field;
 use crate::table::schema::{self, UnreadType};
-use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
+use crate::table::{Attached, Refined, TableIdent, attachments, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
@@ -262,6 +262,11 @@ impl TableSnapshot {
         RollBack::earlier(to, &self.metadata, &positions::HeadFacts::of(&self.metadata))
     }
 
+    /// Which versions of the code made the rows of the messages of a partition.
+    pub fn refined(&self, at: &TopicPartition) -> Refined {
+        Refined::of(&self.metadata, at)
+    }
+
     /// The offsets in front of those that the log no longer held when they were to be read.
     pub fn gaps(&self) -> Vec<OffsetRange> {
         positions::gaps(&self.metadata)
@@ -360,6 +365,21 @@ impl TableSnapshot {
             read_file(store.clone(), file.at(), Arc::clone(&schema), BATCH_ROWS)
         });
         Ok(rows.boxed())
+    }
+
+    /// The rows of one file that [`Self::plan`] gave, in the named columns (all when empty), strings as `Utf8`,
+    /// and so many of them at once: rows with large values take much memory.
+    ///
+    /// # Errors
+    /// There is no column of that name. The stream ends with an error when the file is damaged or the store fails.
+    pub fn read_file(
+        &self,
+        file: &Arc<ScanFile>,
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch, ReadError>>, ReadError> {
+        let schema = self.project(columns)?;
+        Ok(read_file(self.store.clone(), file.at(), schema, batch_rows))
     }
 
     /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on

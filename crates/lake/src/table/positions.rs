@@ -10,6 +10,7 @@ use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
 use super::Token;
+use super::refined::REFINED_PREFIX;
 
 /// How many tokens a table keeps.
 pub const TOKENS_KEPT: usize = 16;
@@ -23,6 +24,9 @@ pub(crate) const GAP_PREFIX: &str = "causeway.gap.";
 /// `causeway.attached.<kind>.<topic>/<partition>`: where attachments are; a kind has no dot.
 pub(crate) const ATTACHED_PREFIX: &str = "causeway.attached.";
 pub(crate) const TOKENS: &str = "causeway.tokens";
+/// Sequence number of the newest snapshot that changed rows of messages that had landed: one that made them again, or
+/// rolled the table back.
+pub(crate) const REWRITTEN: &str = "causeway.rewritten";
 /// Keys of a snapshot's summary.
 pub(crate) const SUMMARY_RANGES: &str = "causeway.ranges";
 /// `<topic>/<partition>=<next offset>,…` of every partition that is in none of the ranges: with them the snapshot says
@@ -31,6 +35,8 @@ pub(crate) const SUMMARY_OFFSETS: &str = "causeway.offsets";
 /// The newest day whose files a replacement wrote, days since 1970-01-01.
 pub(crate) const SUMMARY_REWROTE: &str = "causeway.rewrote";
 pub(crate) const SUMMARY_TOKEN: &str = "causeway.token";
+/// Of a snapshot that made rows again: the messages, as [`SUMMARY_RANGES`].
+pub(crate) const SUMMARY_REMADE: &str = "causeway.remade";
 
 /// What the properties of a table's head record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +107,29 @@ pub(crate) fn gap_key(gap: &OffsetRange) -> String {
 
 /// Whether the protocol relies on this property: only a commit of its own kind changes it.
 pub(crate) fn is_protocol_property(key: &str) -> bool {
-    let prefixes = [OFFSET_PREFIX, GAP_PREFIX, ATTACHED_PREFIX];
-    prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS].contains(&key)
+    let prefixes = [OFFSET_PREFIX, GAP_PREFIX, ATTACHED_PREFIX, REFINED_PREFIX];
+    prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS, REWRITTEN].contains(&key)
 }
 
 /// Whether a batch may set this property: one of Causeway by name, and none of those that the protocol relies on.
 pub(crate) fn is_free_property(key: &str) -> bool {
     key.starts_with("causeway.") && !is_protocol_property(key)
+}
+
+/// The sequence number of the newest snapshot that changed rows of messages that had landed; 0 without one. One that
+/// cannot be read is newer than all others, which is the safe side.
+pub(crate) fn rewritten(metadata: &TableMetadata) -> i64 {
+    metadata.properties().get(REWRITTEN).map_or(0, |sequence| sequence.parse().unwrap_or(i64::MAX))
+}
+
+/// The property of a version whose snapshot changes rows of messages that had landed.
+pub(crate) fn rewriting(metadata: &TableMetadata) -> (String, String) {
+    (REWRITTEN.to_owned(), metadata.next_sequence_number().to_string())
+}
+
+/// Ranges as a snapshot's summary holds them; [`parse_ranges`] reads them back.
+pub(crate) fn format_ranges(ranges: &[OffsetRange]) -> String {
+    ranges.iter().map(OffsetRange::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Reads `topic/partition:start-end,…` as the snapshot summary holds it; `None` when it is malformed.

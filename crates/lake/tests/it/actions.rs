@@ -180,7 +180,14 @@ async fn properties_are_set_and_removed_but_not_those_of_the_protocol(place: Pla
     let remove = Maintenance::SetProperties(SetProperties { remove, ..SetProperties::default() });
     assert_eq!(committed(maintain(&table, remove).await), 1);
     assert!(!snapshot(&place).await.properties().contains_key("history.expire.max-snapshot-age-ms"));
-    for key in ["causeway.offset.topic/0", "causeway.tokens", "causeway.offset-count", "causeway.gap.topic/0:0-1"] {
+    for key in [
+        "causeway.offset.topic/0",
+        "causeway.tokens",
+        "causeway.offset-count",
+        "causeway.gap.topic/0:0-1",
+        "causeway.refined.topic/0",
+        "causeway.rewritten",
+    ] {
         let refused = maintain(&table, set(key, "0")).await;
         assert!(matches!(refused, ActionOutcome::Stop(StopReason::Request(_))), "{key}: {refused:?}");
     }

@@ -29,6 +29,7 @@ mod protocol;
 mod proxy;
 mod race;
 mod refusals;
+mod remake;
 mod retention;
 mod round_trip;
 mod rows;

@@ -248,6 +248,9 @@ async fn files_that_spark_wrote_are_rewritten_here(spark: &mut Spark, writer: &W
     let snapshot = writer.table.reader().snapshot().await.unwrap();
     let inputs: BTreeSet<_> = snapshot.plan(&[]).await.unwrap().iter().map(|file| file.location.clone()).collect();
     assert!(inputs.iter().all(|location| location.starts_with("file:/") && !location.starts_with("file://")));
+    let mut reached = Vec::new();
+    writer.table.reader().reachable(None, |name| reached.push(name.to_owned())).await.unwrap();
+    assert!(reached.iter().all(|location| location.starts_with("file:///")), "as the store lists them: {reached:?}");
     let outputs = batch(&writer.table, &[range(0, 0, writer.next[0]), range(1, 0, writer.next[1])]).await.files;
     let replace = Maintenance::Replace(Replace { inputs, outputs, rows: RowCount::Kept });
     let outcome = writer.table.maintain(&replace, Token::random()).await;

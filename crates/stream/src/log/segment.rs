@@ -20,6 +20,12 @@ pub(super) const PREFIX_BYTES: usize = 8;
 /// Offset, timestamp and key length, at the start of the checked part.
 const FIXED_BYTES: usize = 20;
 const NO_KEY: u32 = u32::MAX;
+/// Set in the key length of a record with headers. A reader that does not know them refuses the length.
+const HEADERS: u32 = 1 << 30;
+/// The key length of a record without a key but with headers, beside [`HEADERS`]; longer than any record.
+const NO_KEY_BUT_HEADERS: u32 = HEADERS - 1;
+/// The length in front of the headers, of a name or of a value.
+const LENGTH_BYTES: usize = 4;
 /// A record longer than this is refused, and a greater length is damage: it bounds what a damaged length makes a reader
 /// allocate.
 pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
@@ -78,16 +84,26 @@ pub(super) fn header(base: i64) -> [u8; HEADER_LENGTH] {
     bytes
 }
 
+/// What a record holds beside its offset.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// The key; agents use the name of the node.
+    pub key: Option<&'a [u8]>,
+    /// The value.
+    pub payload: &'a [u8],
+    /// Names and values, in their order.
+    pub headers: &'a [(String, Bytes)],
+}
+
 /// Encodes one record into `out`, which is cleared first.
-pub(super) fn encode(
-    out: &mut Vec<u8>,
-    offset: i64,
-    timestamp_ms: i64,
-    key: Option<&[u8]>,
-    payload: &[u8],
-) -> Result<(), LogError> {
+pub(super) fn encode(out: &mut Vec<u8>, offset: i64, record: Record<'_>) -> Result<(), LogError> {
+    let Record { timestamp_ms, key, payload, headers } = record;
     let key_bytes = key.map_or(0, <[u8]>::len);
-    let length = FIXED_BYTES + key_bytes + payload.len();
+    let of_headers: usize = headers.iter().map(|(name, value)| 2 * LENGTH_BYTES + name.len() + value.len()).sum();
+    let headers_bytes = if headers.is_empty() { 0 } else { LENGTH_BYTES + of_headers };
+    let length = FIXED_BYTES + key_bytes + headers_bytes + payload.len();
     if length > MAX_RECORD_BYTES {
         return Err(LogError::TooLarge { bytes: length, limit: MAX_RECORD_BYTES });
     }
@@ -98,12 +114,30 @@ pub(super) fn encode(
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(&timestamp_ms.to_le_bytes());
-    out.extend_from_slice(&key.map_or(NO_KEY, |key| stored(key.len())).to_le_bytes());
+    out.extend_from_slice(&coded_key(key, !headers.is_empty()).to_le_bytes());
     out.extend_from_slice(key.unwrap_or_default());
+    // Records of agents have none, and stay as older versions read them.
+    if !headers.is_empty() {
+        out.extend_from_slice(&stored(of_headers).to_le_bytes());
+        for part in headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+            out.extend_from_slice(&stored(part.len()).to_le_bytes());
+            out.extend_from_slice(part);
+        }
+    }
     out.extend_from_slice(payload);
     let crc = crc32c::crc32c(&out[PREFIX_BYTES..]);
     out[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
     Ok(())
+}
+
+/// The key length, as it is stored.
+fn coded_key(key: Option<&[u8]>, has_headers: bool) -> u32 {
+    match (key, has_headers) {
+        (None, false) => NO_KEY,
+        (None, true) => HEADERS | NO_KEY_BUT_HEADERS,
+        (Some(key), false) => stored(key.len()),
+        (Some(key), true) => HEADERS | stored(key.len()),
+    }
 }
 
 /// A length within a record, as it is stored.
@@ -139,20 +173,39 @@ pub(super) fn parse(bytes: &Bytes, at: &TopicPartition, expected: i64) -> Result
         return Err(Damage::Offset { expected, found: offset });
     }
     let timestamp_ms = i64::from_le_bytes(array(&checked, 8));
-    let key_bytes = u32::from_le_bytes(array(&checked, 16));
-    let (key, payload_at) = match key_bytes {
-        NO_KEY => (None, FIXED_BYTES),
-        bytes => {
-            let end = FIXED_BYTES + bytes as usize;
-            // A writer's error: the checksum covers the length of the key.
-            if end > checked.len() {
-                return Err(Damage::Length);
-            }
-            (Some(checked.slice(FIXED_BYTES..end)), end)
-        }
+    let coded = u32::from_le_bytes(array(&checked, 16));
+    let mut rest = checked.slice(FIXED_BYTES..);
+    let has_headers = coded != NO_KEY && coded & HEADERS != 0;
+    let key = match (coded, coded & !HEADERS) {
+        (NO_KEY, _) => None,
+        (_, NO_KEY_BUT_HEADERS) if has_headers => None,
+        (_, length) => Some(take(&mut rest, length)?),
     };
-    let payload = checked.slice(payload_at..);
-    Ok((Message { at: at.clone(), offset, timestamp_ms, key, payload, headers: Vec::new() }, size))
+    let headers = if has_headers { take_headers(&mut rest)? } else { Vec::new() };
+    Ok((Message { at: at.clone(), offset, timestamp_ms, key, payload: rest, headers }, size))
+}
+
+/// The next bytes of a record. Fewer are there only by a writer's error: the checksum covers the lengths.
+fn take(rest: &mut Bytes, length: u32) -> Result<Bytes, Damage> {
+    let length = length as usize;
+    if length > rest.len() { Err(Damage::Length) } else { Ok(rest.split_to(length)) }
+}
+
+fn take_part(rest: &mut Bytes) -> Result<Bytes, Damage> {
+    let length = take(rest, stored(LENGTH_BYTES))?;
+    take(rest, u32::from_le_bytes(array(&length, 0)))
+}
+
+fn take_headers(rest: &mut Bytes) -> Result<Vec<(String, Bytes)>, Damage> {
+    let mut block = take_part(rest)?;
+    let mut headers = Vec::new();
+    while !block.is_empty() {
+        let name = take_part(&mut block)?;
+        // Written from a `String`.
+        let name = String::from_utf8(name.to_vec()).map_err(|_| Damage::Length)?;
+        headers.push((name, take_part(&mut block)?));
+    }
+    Ok(headers)
 }
 
 /// `N` bytes from a position the caller has checked.

@@ -81,6 +81,32 @@ fn a_record_without_key_or_payload_keeps_its_shape() {
 }
 
 #[test]
+fn headers_are_read_back_in_their_order_with_and_without_a_key() {
+    let root = tempfile::tempdir().unwrap();
+    let mut writer = open(&root, MANUAL);
+    let headers = [("a", &b"1"[..]), ("", b""), ("a", b"\xff\0")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), bytes::Bytes::from_static(value)));
+    let record = |key, payload, headers| Record { timestamp_ms: 7, key, payload, headers };
+    let written = [
+        record(Some(&b"node"[..]), &b"payload"[..], &headers[..]),
+        record(None, b"payload", &headers[..1]),
+        record(Some(b""), b"", &headers),
+        record(None, b"", &headers[1..]),
+        record(None, b"bare", &[]),
+    ];
+    for record in written {
+        writer.append_record(record).unwrap();
+    }
+    writer.sync().unwrap();
+    let messages = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap().read(1 << 20).unwrap();
+    assert_eq!(messages.len(), written.len());
+    for (message, record) in messages.iter().zip(written) {
+        assert_eq!((message.key.as_deref(), &message.payload[..]), (record.key, record.payload));
+        assert_eq!(message.headers, record.headers);
+    }
+}
+
+#[test]
 fn a_second_writer_is_refused_until_the_first_is_gone() {
     let root = TempDir::new().unwrap();
     let first = open(&root, MANUAL);

@@ -12,7 +12,7 @@ use std::time::Instant;
 use event_schema::position::{NextOffset, TopicPartition};
 use service_kit::durable;
 
-use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
+use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH, Record};
 use super::sidecar;
 use super::source::list_partitions;
 use super::watermark::{HighWatermark, WatermarkFile};
@@ -123,11 +123,19 @@ impl LogWriter {
         Ok(writer)
     }
 
+    /// Appends one record without headers.
+    ///
+    /// # Errors
+    /// As [`Self::append_record`].
+    pub fn append(&mut self, key: Option<&[u8]>, payload: &[u8], timestamp_ms: i64) -> Result<Appended, LogError> {
+        self.append_record(Record { timestamp_ms, key, payload, headers: &[] })
+    }
+
     /// Appends one record.
     ///
     /// # Errors
     /// A record over the size limit, or a file system fault other than a full disk.
-    pub fn append(&mut self, key: Option<&[u8]>, payload: &[u8], timestamp_ms: i64) -> Result<Appended, LogError> {
+    pub fn append_record(&mut self, record: Record<'_>) -> Result<Appended, LogError> {
         self.check_usable()?;
         // Compared before the append: a segment exceeds its size by one record at most.
         if self.active.position >= self.options.segment_bytes {
@@ -139,7 +147,7 @@ impl LogWriter {
             }
         }
         let offset = self.active.next;
-        segment::encode(&mut self.scratch, offset, timestamp_ms, key, payload)?;
+        segment::encode(&mut self.scratch, offset, record)?;
         let size = self.scratch.len() as u64;
         // Before the write, so that nothing is to be undone. An oldest segment that has landed is freed by the owner
         // (`delete_landed`).

@@ -19,6 +19,8 @@ use crate::columns::{binary, int, long, timestamp, words};
 use crate::def::{ColumnType, Partition, TableDef, TableName, column};
 
 pub use fold::{Conserved, Difference, fold};
+/// Version of [`rows`] ([`crate::registry::Table::refine_version`]).
+pub const REFINE_VERSION: u32 = 1;
 
 const MINUTE_US: i64 = 60_000_000;
 

@@ -22,6 +22,8 @@ use super::{all, find};
 use crate::arrival::Arrival;
 use crate::seen::Seen;
 
+mod refined;
+
 const ARRIVED_US: i64 = 1_763_000_000_000_000;
 
 fn message(offset: i64, first_seq: i64, durations: &[i64]) -> Message {

@@ -21,6 +21,7 @@ mod harness;
 mod agent;
 mod bulk;
 mod chance;
+mod dlq;
 mod exactly_once;
 mod fenced;
 mod fleet;

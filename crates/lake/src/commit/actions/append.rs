@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use event_schema::position::OffsetRange;
 use iceberg::TableUpdate;
-use iceberg::spec::{DataFile, Operation};
+use iceberg::spec::{DataFile, Operation, TableMetadata};
 
 pub use decide::{BatchFacts, Decision, Next, after, decide};
 pub use landed::advance;
@@ -22,7 +22,7 @@ use crate::commit::reply::{Attempt, StopReason};
 use crate::commit::snapshot::{self, Counts, NewSnapshot};
 use crate::table::attachments::{self, NewFile, OfSnapshot};
 use crate::table::positions::is_free_property;
-use crate::table::{Attachment, Token};
+use crate::table::{Attachment, Token, refined};
 
 /// One batch to land in one table.
 #[derive(Debug, Clone)]
@@ -42,12 +42,22 @@ pub struct CommitRequest {
     pub properties: BTreeMap<String, String>,
     /// Content to be kept with the table from this commit on; it replaces older content of its kind and log.
     pub attachments: Vec<Attachment>,
+    /// Version of the code that made the rows, recorded for the messages of `ranges`; unknown when absent.
+    pub refine_version: Option<u32>,
 }
 
 impl CommitRequest {
-    /// A batch without gaps and further properties.
+    /// A batch without gaps and further properties, made by an unknown version.
     pub fn new(ranges: Vec<OffsetRange>, token: Token, files: Vec<DataFile>) -> Self {
-        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new(), attachments: Vec::new() }
+        Self {
+            ranges,
+            gaps: Vec::new(),
+            token,
+            files,
+            properties: BTreeMap::new(),
+            attachments: Vec::new(),
+            refine_version: None,
+        }
     }
 }
 
@@ -104,6 +114,7 @@ impl Action for Append<'_> {
         let mut properties = landed::properties(base.facts, &self.facts(base));
         // No key occurs twice: `problem` refuses those of the protocol.
         properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
+        properties.extend(self.refined(&base.head.metadata));
         change.updates.push(TableUpdate::SetProperties { updates: properties });
         self.attach(base, &mut change).await?;
         Ok(change)
@@ -111,6 +122,17 @@ impl Action for Append<'_> {
 }
 
 impl Append<'_> {
+    /// The properties that record which version made the rows. They change only where another version did before, so
+    /// that the usual commit sets none.
+    fn refined(&self, table: &TableMetadata) -> Vec<(String, String)> {
+        let version = self.request.refine_version.unwrap_or_default();
+        let with_messages = self.request.ranges.iter().filter(|range| !range.is_empty());
+        let changed = with_messages.map(|OffsetRange { at, start, .. }| {
+            refined::changed(table, at, |versions| versions.append(*start, version))
+        });
+        changed.flatten().collect()
+    }
+
     /// Lists the attachments of the batch, and no longer those that they replace.
     async fn attach(&self, base: &Base<'_>, change: &mut Change) -> Result<(), CommitError> {
         let attachments = &self.request.attachments;

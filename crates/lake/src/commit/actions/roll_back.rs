@@ -1,7 +1,7 @@
 //! Makes an older snapshot current again. The offsets go back with the rows, so that what is taken out of the table is
 //! read from the log again: offsets stay with the snapshot (ADR 32).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
@@ -18,9 +18,10 @@ use crate::table::attachments;
 use crate::table::history::{ROLLED_BACK_TO, current_history};
 use crate::table::manifests;
 use crate::table::positions::{
-    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, gap_key, gaps, offset_key, offsets_at, other_offsets,
-    parse_ranges,
+    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, SUMMARY_REMADE, gap_key, gaps, offset_key, offsets_at,
+    other_offsets, parse_ranges, rewriting, rewritten,
 };
+use crate::table::refined;
 
 /// Adds a snapshot with the files of an older one, and the offsets that the table had then.
 ///
@@ -43,6 +44,8 @@ pub struct Earlier {
     pub offsets: BTreeMap<TopicPartition, NextOffset>,
     /// Gaps that were recorded later.
     pub later_gaps: Vec<OffsetRange>,
+    /// Messages whose rows were made again later: which version made the earlier ones is not known.
+    pub later_remade: Vec<OffsetRange>,
 }
 
 /// Takes ranges off the offsets of a head, newest first, with the gaps in front of them.
@@ -54,7 +57,7 @@ pub fn take_back(
     gaps: &[OffsetRange],
     newest_first: impl IntoIterator<Item = OffsetRange>,
 ) -> Result<Earlier, TopicPartition> {
-    let mut earlier = Earlier { offsets: offsets.clone(), later_gaps: Vec::new() };
+    let mut earlier = Earlier { offsets: offsets.clone(), later_gaps: Vec::new(), later_remade: Vec::new() };
     for range in newest_first {
         if earlier.offsets.get(&range.at) != Some(&NextOffset(range.end)) {
             return Err(range.at);
@@ -102,6 +105,7 @@ impl Action for RollBack {
         let new = NewSnapshot { operation: Operation::Overwrite, parent: Some(self.to), manifests, summary };
         let mut change = snapshot::add(base, new);
         change.updates.extend(offset_updates(base.facts, &found));
+        change.updates.push(TableUpdate::SetProperties { updates: row_updates(table, &found) });
         change.relist(attachments::take_back(table, &found.offsets));
         Ok(change)
     }
@@ -118,7 +122,8 @@ impl RollBack {
             return Err(Conflict::OffsetsUnknown { problem: "not all of its offset properties are there".to_owned() });
         }
         if let Some(offsets) = offsets_at(target) {
-            return went_on(&facts.offsets, &gaps(table), offsets);
+            let later_remade = remade_after(table, target, facts)?;
+            return Ok(Earlier { later_remade, ..went_on(&facts.offsets, &gaps(table), offsets)? });
         }
         // Another program made it: its offsets are those of the head without what landed later. A later snapshot that has
         // left the metadata may have landed offsets, and its ranges are gone with it.
@@ -134,12 +139,30 @@ impl RollBack {
         // Newest first, as `take_back` requires. The history ascends by sequence number.
         let later = history.iter().rev().take_while(|snapshot| snapshot.sequence_number() > target.sequence_number());
         for snapshot in later {
-            ranges.extend(ranges_of(snapshot)?);
+            ranges.extend(ranges_of(snapshot, SUMMARY_RANGES)?);
         }
-        take_back(&facts.offsets, &gaps(table), ranges).map_err(|at| Conflict::OffsetsUnknown {
+        let earlier = take_back(&facts.offsets, &gaps(table), ranges);
+        let earlier = earlier.map_err(|at| Conflict::OffsetsUnknown {
             problem: format!("the ranges of its snapshots do not lead to its offset of {at}"),
-        })
+        })?;
+        Ok(Earlier { later_remade: remade_after(table, target, facts)?, ..earlier })
     }
+}
+
+/// The messages whose rows were made again after a snapshot; all, where that is not known.
+fn remade_after(table: &TableMetadata, target: &Snapshot, facts: &HeadFacts) -> Result<Vec<OffsetRange>, Conflict> {
+    if rewritten(table) <= target.sequence_number() {
+        return Ok(Vec::new());
+    }
+    // The summary of a snapshot that has left the metadata is gone with it.
+    if first_missing(table, target.sequence_number()).is_some() {
+        return Ok(facts.offsets.iter().map(|(at, next)| OffsetRange::new(at.clone(), 0, next.0)).collect());
+    }
+    let mut remade = Vec::new();
+    for snapshot in table.snapshots().filter(|snapshot| snapshot.sequence_number() > target.sequence_number()) {
+        remade.extend(ranges_of(snapshot, SUMMARY_REMADE)?);
+    }
+    Ok(remade)
 }
 
 /// The offsets that a snapshot says it had, if the table has gone on from there.
@@ -154,7 +177,7 @@ fn went_on(
     }
     // A gap lands with the range behind it: one that begins at or behind the offset was recorded later.
     let later = gaps.iter().filter(|gap| gap.start >= offsets.get(&gap.at).copied().unwrap_or_default().0);
-    Ok(Earlier { later_gaps: later.cloned().collect(), offsets })
+    Ok(Earlier { later_gaps: later.cloned().collect(), offsets, later_remade: Vec::new() })
 }
 
 /// Whether the current snapshot came from this one, or is it.
@@ -177,12 +200,26 @@ fn first_missing(table: &TableMetadata, after: i64) -> Option<i64> {
     (after + 1..=table.last_sequence_number()).find(|sequence| !known.contains(sequence))
 }
 
-/// The ranges that a snapshot landed; none of one that moved no offsets.
-fn ranges_of(snapshot: &Snapshot) -> Result<Vec<OffsetRange>, Conflict> {
-    let Some(text) = snapshot.summary().additional_properties.get(SUMMARY_RANGES) else { return Ok(Vec::new()) };
+/// The ranges under a key of a snapshot's summary; none without the key.
+fn ranges_of(snapshot: &Snapshot, key: &str) -> Result<Vec<OffsetRange>, Conflict> {
+    let Some(text) = snapshot.summary().additional_properties.get(key).filter(|text| !text.is_empty()) else {
+        return Ok(Vec::new());
+    };
     parse_ranges(text).ok_or_else(|| Conflict::OffsetsUnknown {
         problem: format!("the ranges of snapshot {} cannot be read: {text}", snapshot.snapshot_id()),
     })
+}
+
+/// The properties about the rows: which version made them, and that they are others than before.
+fn row_updates(table: &TableMetadata, earlier: &Earlier) -> HashMap<String, String> {
+    let logs: BTreeSet<_> = earlier.later_remade.iter().map(|range| &range.at).collect();
+    let forgotten = logs.into_iter().filter_map(|at| {
+        refined::changed(table, at, |versions| {
+            let remade = earlier.later_remade.iter().filter(|range| range.at == *at);
+            remade.for_each(|range| versions.forget(range.start, range.end));
+        })
+    });
+    forgotten.chain([rewriting(table)]).collect()
 }
 
 /// The properties of the head, brought to earlier offsets.
@@ -215,7 +252,7 @@ mod tests {
     fn ranges_are_taken_back_to_where_the_first_of_them_began() {
         let later = [range(0, 20, 30), range(1, 0, 5), range(0, 10, 20)];
         let earlier = take_back(&offsets(&[(0, 30), (1, 5), (2, 7)]), &[], later).unwrap();
-        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (2, 7)]), later_gaps: vec![] });
+        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (2, 7)]), later_gaps: vec![], later_remade: vec![] });
     }
 
     #[test]
@@ -225,7 +262,9 @@ mod tests {
         for later in [&[range(0, 15, 30)][..], &closed] {
             let end = later[0].end;
             let earlier = take_back(&offsets(&[(0, end)]), &gaps, later.to_vec()).unwrap();
-            assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10)]), later_gaps: vec![range(0, 10, 15)] });
+            let expected =
+                Earlier { offsets: offsets(&[(0, 10)]), later_gaps: vec![range(0, 10, 15)], later_remade: vec![] };
+            assert_eq!(earlier, expected);
         }
     }
 
@@ -234,7 +273,7 @@ mod tests {
         let gaps = [range(0, 10, 15), range(0, 0, 2), range(2, 0, 3)];
         let earlier = went_on(&offsets(&[(0, 30), (1, 5), (2, 9)]), &gaps, offsets(&[(0, 10), (1, 5)])).unwrap();
         let later_gaps = vec![range(0, 10, 15), range(2, 0, 3)];
-        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (1, 5)]), later_gaps });
+        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (1, 5)]), later_gaps, later_remade: vec![] });
         for more in [&[(0, 31)][..], &[(3, 1)]] {
             let ahead = went_on(&offsets(&[(0, 30)]), &[], offsets(more));
             assert!(matches!(ahead, Err(Conflict::OffsetsUnknown { .. })), "{ahead:?}");

@@ -6,7 +6,7 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 
 use super::BatchFacts;
 use crate::table::positions::{
-    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, gap_key, offset_key, other_offsets,
+    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, format_ranges, gap_key, offset_key, other_offsets,
 };
 
 /// The offsets after these ranges landed: each partition's next offset is its range's end.
@@ -51,8 +51,7 @@ fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> Vec<OffsetRange> {
 pub(super) fn summary(head: &HeadFacts, ranges: &[OffsetRange]) -> HashMap<String, String> {
     let mut summary = HashMap::new();
     if !ranges.is_empty() {
-        let ranges: Vec<_> = ranges.iter().map(OffsetRange::to_string).collect();
-        summary.insert(SUMMARY_RANGES.to_owned(), ranges.join(","));
+        summary.insert(SUMMARY_RANGES.to_owned(), format_ranges(ranges));
     }
     // Of a table that lost offsets nothing is said, because it would be wrong.
     if head.offsets_complete {
