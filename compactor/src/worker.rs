@@ -8,6 +8,7 @@ use lake::{FoldRows, Lake, Lease, Leases, TableHandle};
 use maintenance::rewrite::{PrepareError, Rewriter, Verified, VerifyError};
 use maintenance::task::{Rewrite, Work};
 use maintenance::{LandError, Landed, Survey, Task, is_current, land, survey};
+use service_kit::admin::Condition;
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, in_a_line};
 use tables::def::TableName;
@@ -78,6 +79,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) pace: Pace,
+    /// Met while the tables can be looked at.
+    pub(crate) looking: Condition,
     pub(crate) handles: BTreeMap<TableName, TableHandle>,
     /// Sets of files that could not be rewritten, and when they may be tried again.
     pub(crate) refused: BTreeMap<BTreeSet<String>, Instant>,
@@ -90,7 +93,15 @@ impl Worker {
     pub(crate) async fn round(&mut self, drain: &Drain) -> Result<Round, TaskError> {
         let began = Instant::now();
         let mut round = Round::default();
-        let mut tasks = self.plan(&mut round).await?;
+        let mut tasks = match self.plan(&mut round).await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                self.looking.unmet(format!("looking at the tables failed: {}", in_a_line(&error)));
+                return Err(error);
+            }
+        };
+        // Not at the end of the round: what there is to do may take long.
+        self.looking.met();
         tasks.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
         let count = tasks.len() as u64;
         for (done, task) in (0..).zip(tasks) {
@@ -130,11 +141,12 @@ impl Worker {
             tracing::warn!(table = %task.table, reason, "a task failed; it is planned again");
             return;
         }
-        tracing::error!(table = %task.table, reason, "files are left as they are for an hour");
         if let TaskError::Land(LandError::Stopped { .. }) = error {
-            // The table is not the one that was opened: it is opened anew.
+            tracing::warn!(table = %task.table, reason, "the table is not the one that was opened; it is opened anew");
             self.handles.remove(&task.table);
+            return;
         }
+        tracing::error!(table = %task.table, reason, "files are left as they are for an hour");
         self.refused.insert(names(task), Instant::now() + REFUSED);
     }
 
