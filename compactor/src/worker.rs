@@ -1,6 +1,7 @@
 //! Does the tasks: looks at every table, takes the most gainful task whose lease is free, rewrites, commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,17 +137,14 @@ impl Worker {
 
     /// Remembers what is not to be tried again at once.
     fn fail(&mut self, task: &Task, error: &TaskError) {
-        let reason = in_a_line(error);
         if error.is_transient() {
-            tracing::warn!(table = %task.table, reason, "a task failed; it is planned again");
-            return;
+            return warn(task.table, error, "a task failed; it is planned again");
         }
         if let TaskError::Land(LandError::Stopped { .. }) = error {
-            tracing::warn!(table = %task.table, reason, "the table is not the one that was opened; it is opened anew");
             self.handles.remove(&task.table);
-            return;
+            return warn(task.table, error, "the table is not the one that was opened; it is opened anew");
         }
-        tracing::error!(table = %task.table, reason, "files are left as they are for an hour");
+        tracing::error!(table = %task.table, reason = in_a_line(error), "files are left as they are for an hour");
         self.refused.insert(names(task), Instant::now() + REFUSED);
     }
 
@@ -281,28 +279,24 @@ impl Worker {
         // Not broken off by a drain: its result would not be known.
         let landed = land(handle, &verified.replacement()).await?;
         self.metrics.commit_seconds.get_or_create(&label).observe(began.elapsed().as_secs_f64());
-        let swaps = match landed {
-            Landed::Committed(committed) => committed.swaps,
-            Landed::Conflict(conflict) => {
-                tracing::info!(table = %name, reason = %conflict, "a rewrite came too late; the table is planned anew");
-                return Ok(Outcome::Conflict);
+        match landed {
+            Landed::Committed(committed) => {
+                self.count_replaced(&label, rewrite, verified);
+                log_replaced(name, rewrite, verified, committed.swaps);
+                Ok(Outcome::Replaced)
             }
-        };
-        self.metrics.written_bytes.get_or_create(&label).inc_by(verified.bytes());
-        self.metrics.spilled_bytes.get_or_create(&label).inc_by(verified.spilled_bytes());
-        self.metrics.files_removed.get_or_create(&label).inc_by(rewrite.inputs.len() as u64);
-        self.metrics.files_added.get_or_create(&label).inc_by(verified.files().len() as u64);
-        tracing::info!(
-            table = %name,
-            why = %rewrite.why,
-            files = rewrite.inputs.len(),
-            into = verified.files().len(),
-            bytes = rewrite.bytes(),
-            written = verified.bytes(),
-            swaps,
-            "files replaced"
-        );
-        Ok(Outcome::Replaced)
+            Landed::Conflict(conflict) => {
+                warn(name, &conflict, "a rewrite came too late; the table is planned anew");
+                Ok(Outcome::Conflict)
+            }
+        }
+    }
+
+    fn count_replaced(&self, label: &TableLabel, rewrite: &Rewrite, verified: &Verified) {
+        self.metrics.written_bytes.get_or_create(label).inc_by(verified.bytes());
+        self.metrics.spilled_bytes.get_or_create(label).inc_by(verified.spilled_bytes());
+        self.metrics.files_removed.get_or_create(label).inc_by(rewrite.inputs.len() as u64);
+        self.metrics.files_added.get_or_create(label).inc_by(verified.files().len() as u64);
     }
 
     /// Extends the lease again and again; returns when it is lost.
@@ -317,6 +311,23 @@ impl Worker {
             }
         }
     }
+}
+
+fn warn(table: TableName, error: &dyn Error, what: &str) {
+    tracing::warn!(table = %table, reason = in_a_line(error), "{what}");
+}
+
+fn log_replaced(table: TableName, rewrite: &Rewrite, verified: &Verified, swaps: u32) {
+    tracing::info!(
+        table = %table,
+        why = %rewrite.why,
+        files = rewrite.inputs.len(),
+        into = verified.files().len(),
+        bytes = rewrite.bytes(),
+        written = verified.bytes(),
+        swaps,
+        "files replaced"
+    );
 }
 
 fn gain(task: &Task) -> f64 {

@@ -139,16 +139,15 @@ struct NodePrint {
 
 impl RowPrint {
     fn new(def: &TableDef) -> Self {
-        let position = |name: &str| def.columns.iter().position(|column| column.name == name);
         Self {
             schema: def.arrow_schema(),
             names: def.columns.iter().map(|column| column.name).collect(),
             checksum: 0,
             // By field id: it stays when a column is renamed.
             columns: def.columns.iter().map(|c| ColumnPrint { seed: seed(c.id), ..ColumnPrint::default() }).collect(),
-            bounds: def.sort.iter().filter_map(|name| position(name)).map(|at| (at, None)).collect(),
+            bounds: def.sort.iter().filter_map(|name| position(def, name)).map(|at| (at, None)).collect(),
             // A word: the sums of a batch are kept by its key.
-            node: position(NODE).filter(|at| def.columns.get(*at).is_some_and(|column| column.dictionary)),
+            node: position(def, NODE).filter(|at| def.columns.get(*at).is_some_and(|column| column.dictionary)),
             nodes: BTreeMap::new(),
             scratch: Vec::new(),
         }
@@ -234,6 +233,10 @@ impl RowPrint {
         }
         Ok(())
     }
+}
+
+fn position(def: &TableDef, name: &str) -> Option<usize> {
+    def.columns.iter().position(|column| column.name == name)
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl Rewriter<'_> {
         sources.extend(spilled);
         let options = MergeOptions {
             memory_bytes: self.limits.memory_bytes / MERGE_SHARE,
-            file_bytes: file_bytes(rewrite.bytes(), self.policy),
+            file_rows: file_rows(rewrite, self.policy),
             fold: self.fold,
         };
         let files = match self.table.merge(sources, options).await {
@@ -235,33 +235,35 @@ impl Rewriter<'_> {
     /// Brings the inputs that are not merged directly into sorted runs.
     async fn spill(&self, rewrite: &Rewrite, reading: &Reading, kept: &Shared) -> Result<Runs, Attempted> {
         let mut runs = Runs::new(self.limits);
-        let run_bytes = self.limits.memory_bytes / RUN_SHARE;
-        let mut held: Vec<RecordBatch> = Vec::new();
-        let mut held_bytes = 0;
+        let mut held = Held::default();
         for input in reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number)) {
             let mut rows = self.tapped(input, reading.batch_rows, kept);
-            loop {
-                let batch = rows.try_next().await.map_err(|source| self.read_error(input, source))?;
-                let Some(batch) = batch else { break };
-                held_bytes += batch.get_array_memory_size();
-                held.push(batch);
-                if held_bytes >= run_bytes {
-                    self.end_run(&mut runs, std::mem::take(&mut held), reading.batch_rows)?;
-                    held_bytes = 0;
-                }
+            while let Some(batch) = rows.try_next().await.map_err(|source| self.read_error(input, source))? {
+                held.add(batch);
+                self.end_run(&mut runs, &mut held, reading)?;
             }
         }
-        self.end_run(&mut runs, held, reading.batch_rows)?;
+        // What is left is a run of its own, however small.
+        let rest = std::mem::take(&mut held.rows);
+        self.write_run(&mut runs, &rest, reading)?;
         Ok(runs)
     }
 
-    fn end_run(&self, runs: &mut Runs, rows: Vec<RecordBatch>, batch_rows: usize) -> Result<(), RewriteError> {
+    /// Writes what is held as a run, when it is large enough.
+    fn end_run(&self, runs: &mut Runs, held: &mut Held, reading: &Reading) -> Result<(), RewriteError> {
+        if held.bytes < self.limits.memory_bytes / RUN_SHARE {
+            return Ok(());
+        }
+        let rows = std::mem::take(held).rows;
+        self.write_run(runs, &rows, reading)
+    }
+
+    fn write_run(&self, runs: &mut Runs, rows: &[RecordBatch], reading: &Reading) -> Result<(), RewriteError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let sorted = self.table.sort(&rows).map_err(|source| RewriteError::Sort { table: self.name(), source })?;
-        drop(rows);
-        runs.write(&sorted, batch_rows).map_err(|source| self.spill_error(source))
+        let sorted = self.table.sort(rows).map_err(|source| RewriteError::Sort { table: self.name(), source })?;
+        runs.write(&sorted, reading.batch_rows).map_err(|source| self.spill_error(source))
     }
 
     fn read_error(&self, input: &Input, source: ReadError) -> RewriteError {
@@ -307,13 +309,16 @@ impl Rewriter<'_> {
 
     async fn read_back(&self, file: &DataFile, found: &mut Kept) -> Result<(), VerifyError> {
         let location = file.file_path();
-        let read = |source| VerifyError::Read { table: self.name(), location: location.to_owned(), source };
         let mut rows = self.table.read_file(location, file.file_size_in_bytes(), BATCH_ROWS);
-        while let Some(batch) = rows.try_next().await.map_err(read)? {
-            found.add(&batch).map_err(|error| corrupt(location, &error)).map_err(read)?;
+        while let Some(batch) = rows.try_next().await.map_err(|source| self.not_read_back(file, source))? {
+            found.add(&batch).map_err(|error| self.not_read_back(file, corrupt(location, &error)))?;
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    fn not_read_back(&self, file: &DataFile, source: ReadError) -> VerifyError {
+        VerifyError::Read { table: self.name(), location: file.file_path().to_owned(), source }
     }
 }
 
@@ -337,6 +342,20 @@ impl PrepareError {
 }
 
 type Shared = Arc<Mutex<Kept>>;
+
+/// Rows that become a sorted run.
+#[derive(Debug, Default)]
+struct Held {
+    rows: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, batch: RecordBatch) {
+        self.bytes += batch.get_array_memory_size();
+        self.rows.push(batch);
+    }
+}
 
 /// How the inputs are read.
 #[derive(Debug)]
@@ -375,12 +394,11 @@ fn corrupt(location: &str, error: &arrow::error::ArrowError) -> ReadError {
     ReadError::CorruptFile { location: location.to_owned(), problem: error.to_string() }
 }
 
-/// At which size a file is ended, so that those of one rewrite have about the same.
-fn file_bytes(bytes: u64, policy: &Policy) -> u64 {
-    match policy.files_of(bytes) {
+/// How many rows a file gets, so that there are no more files than planned. A file more, and what is left of a day could
+/// be merged again and again.
+fn file_rows(rewrite: &Rewrite, policy: &Policy) -> u64 {
+    match policy.files_of(rewrite.bytes()) {
         1 => u64::MAX,
-        // A sixteenth more: otherwise a rest would become a file of its own where the estimate of the last row group is
-        // a little too high.
-        files => (bytes / files).saturating_mul(17) / 16,
+        files => rewrite.rows().div_ceil(files).max(1),
     }
 }

@@ -100,12 +100,12 @@ fn facts(table: &TableHandle, snapshot: &TableSnapshot, files: &[Arc<ScanFile>])
 
 /// The field id of the column by which files follow one another in time.
 fn time_column(def: &TableDef) -> Option<i32> {
-    let sorted = || def.sort.iter().filter_map(|name| def.column(name)).find(|c| c.kind == ColumnType::Timestamptz);
-    match def.partition {
+    let mut sorted = def.sort.iter().filter_map(|name| def.column(name));
+    let column = match def.partition {
         Partition::Day(name) => def.column(name),
-        Partition::Unpartitioned => sorted(),
-    }
-    .map(|column| column.id)
+        Partition::Unpartitioned => sorted.find(|column| column.kind == ColumnType::Timestamptz),
+    };
+    column.map(|column| column.id)
 }
 
 fn first(file: &ScanFile, id: i32) -> Option<i64> {

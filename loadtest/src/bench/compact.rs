@@ -207,8 +207,9 @@ fn duckdb(dir: &Path, files: &[PathBuf]) -> Result<DuckDb, BenchError> {
         let problem = format!("sorting with DuckDB: {}", String::from_utf8_lossy(&output.stderr));
         BenchError::io(problem, std::io::Error::from(source))
     })?;
-    let number = |name: &str| answer.get(name).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
-    let cost = Cost { seconds: number("seconds"), cpu_seconds: number("cpu"), memory_bytes: number("rss") };
+    let [seconds, cpu_seconds, memory_bytes] =
+        ["seconds", "cpu", "rss"].map(|name| answer.get(name).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN));
+    let cost = Cost { seconds, cpu_seconds, memory_bytes };
     let size = std::fs::metadata(&out).map_err(|source| BenchError::io("looking at DuckDB's file", source))?;
     Ok(DuckDb { cost, bytes: size.len() as f64 })
 }

@@ -78,16 +78,17 @@ mod tests {
     use super::*;
     use crate::tests::{def, rows};
 
+    fn key(batch: &RecordBatch, row: usize) -> Result<Vec<u8>, ArrowError> {
+        let columns = [batch.column(0).slice(row, 1), batch.column(1).slice(row, 1)];
+        let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        Ok(RowConverter::new(fields)?.convert_columns(&columns)?.row(0).as_ref().to_vec())
+    }
+
     /// Keeps the last row of each (node, ts).
     fn last_of_each(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let key = |row: usize| -> Result<_, ArrowError> {
-            let columns = [batch.column(0).slice(row, 1), batch.column(1).slice(row, 1)];
-            let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-            Ok(RowConverter::new(fields)?.convert_columns(&columns)?.row(0).as_ref().to_vec())
-        };
         let mut kept = Vec::new();
         for row in 0..batch.num_rows() {
-            if row + 1 == batch.num_rows() || key(row)? != key(row + 1)? {
+            if row + 1 == batch.num_rows() || key(batch, row)? != key(batch, row + 1)? {
                 kept.push(batch.slice(row, 1));
             }
         }

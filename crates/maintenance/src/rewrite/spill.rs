@@ -57,18 +57,8 @@ impl Runs {
         let Some(first) = sorted.first() else { return Ok(()) };
         let path = self.next_path()?;
         let file = File::create_new(&path).map_err(|source| SpillError::File { path: path.clone(), source })?;
-        let encode = |source| SpillError::Encode { path: path.clone(), source };
-        // The stream format, in which a dictionary may be replaced by another; the file format allows one.
-        let mut writer = StreamWriter::try_new(BufWriter::new(file), first.schema_ref()).map_err(encode)?;
-        for batch in sorted {
-            // In pieces: the merge holds one of each run.
-            for start in (0..batch.num_rows()).step_by(batch_rows.max(1)) {
-                let rows = batch_rows.max(1).min(batch.num_rows() - start);
-                writer.write(&batch.slice(start, rows)).map_err(encode)?;
-            }
-        }
-        writer.finish().map_err(encode)?;
-        drop(writer);
+        let written = encode(BufWriter::new(file), first, sorted, batch_rows.max(1));
+        written.map_err(|source| SpillError::Encode { path: path.clone(), source })?;
         let size = std::fs::metadata(&path).map_err(|source| SpillError::File { path: path.clone(), source })?.len();
         self.files.push(path);
         self.bytes += size;
@@ -96,6 +86,23 @@ impl Runs {
         let dir = Arc::new(self.dir);
         self.files.into_iter().map(|path| open(path, Arc::clone(&dir))).collect()
     }
+}
+
+/// Writes rows as a stream. The stream format lets a dictionary be replaced by another; the file format allows one.
+fn encode(
+    file: BufWriter<File>,
+    first: &RecordBatch,
+    sorted: &[RecordBatch],
+    batch_rows: usize,
+) -> Result<(), ArrowError> {
+    let mut writer = StreamWriter::try_new(file, first.schema_ref())?;
+    for batch in sorted {
+        // In pieces: the merge holds one of each run.
+        for start in (0..batch.num_rows()).step_by(batch_rows) {
+            writer.write(&batch.slice(start, batch_rows.min(batch.num_rows() - start)))?;
+        }
+    }
+    writer.finish()
 }
 
 fn open(path: PathBuf, dir: Arc<Option<TempDir>>) -> Result<SortedRows, SpillError> {
@@ -128,6 +135,10 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
+    fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
+        batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
     #[tokio::test]
     async fn runs_are_read_back_in_pieces_with_their_words_and_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
@@ -145,9 +156,6 @@ mod tests {
         }
         let sizes: Vec<usize> = found[0].iter().map(RecordBatch::num_rows).collect();
         assert_eq!(sizes, [2, 1, 2]);
-        let numbers = |batches: &[RecordBatch]| {
-            batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>()
-        };
         assert_eq!((numbers(&found[0]), numbers(&found[1])), (vec![0, 1, 2, 3, 4], vec![9]));
         let last = found[0][2].column(0).as_dictionary::<Int32Type>();
         let words: Vec<Option<&str>> = last.downcast_dict::<arrow::array::StringArray>().unwrap().into_iter().collect();
