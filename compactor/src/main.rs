@@ -75,7 +75,6 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let mut registry = telemetry::registry("compactor", VERSION);
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
-    let open = readiness.condition("lake", "the lake is being opened");
     // Before the lake, so that `/readyz` shows what a start waits for.
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
@@ -83,15 +82,23 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let drained = Drain::new();
     let admin = tokio::spawn(admin.serve(drained.clone()));
 
-    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let parts = Parts { lake: &lake, tables: tables::registry::all(), clock: Arc::new(SystemClock), metrics };
-    let compactor = Compactor::open(parts, settings.compactor.options(), &readiness).await?;
-    open.met();
-    compactor.run(drain).await?;
-    tracing::info!("drained");
+    maintain(&settings, metrics, &readiness, drain).await?;
+    // Only now: `/readyz` and `/metrics` answer until the last commit has ended.
     drained.cancel();
     if let Ok(served) = admin.await {
         served?;
     }
     Ok(Exit::Done)
+}
+
+/// Opens the lake and maintains its tables until drained.
+async fn maintain(settings: &Settings, metrics: Metrics, readiness: &Readiness, drain: Drain) -> Result<(), MainError> {
+    let open = readiness.condition("lake", "the lake is being opened");
+    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let parts = Parts { lake: &lake, tables: tables::registry::all(), clock: Arc::new(SystemClock), metrics };
+    let compactor = Compactor::open(parts, settings.compactor.options(), readiness).await?;
+    open.met();
+    compactor.run(drain).await?;
+    tracing::info!("drained");
+    Ok(())
 }
