@@ -57,6 +57,7 @@ impl Compactor {
     /// # Errors
     /// The task that rewrites has panicked. Nothing else ends it: a catalog or store that is away is waited for.
     pub async fn run(self, drain: Drain) -> Result<(), CompactorError> {
+        // The threads live until the task has ended: dropping them would end it in the middle of a commit.
         let Self { worker, threads } = self;
         threads.handle().spawn(run(worker, drain)).await.map_err(CompactorError::Task)
     }
@@ -121,6 +122,7 @@ pub async fn maintain(parts: Parts<'_>, options: Options, drain: &Drain) -> Resu
     let mut done = Done::default();
     loop {
         let Round { replaced, failed, left } = worker.round(drain).await.map_err(Box::new)?;
+        // What is left counts as of the last round: the others may have been done since.
         done = Done { replaced: done.replaced + replaced, failed: done.failed + failed, left };
         if replaced == 0 || drain.is_cancelled() {
             return Ok(done);

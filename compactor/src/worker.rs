@@ -170,6 +170,7 @@ impl Worker {
                 }
             }
         }
+        // By their files and not by day: what else is in the day can be merged all the same.
         tasks.retain(|task| !self.refused.contains_key(&names(task)));
         Ok(tasks)
     }
@@ -203,6 +204,7 @@ impl Worker {
         if let Some(handle) = self.handles.get(&name) {
             return Ok(handle.clone());
         }
+        // Checks that the columns are those of the definition: what does not fit is an error that names each.
         let opened = self.lake.ensure_table(&table.def).await;
         let handle = opened.map_err(|source| TaskError::Open { table: name, source })?;
         self.handles.insert(name, handle.clone());
@@ -223,6 +225,7 @@ impl Worker {
         let taken = self.leases.acquire(&task.lease(), &self.holder, self.options.lease).await;
         let Some(lease) = taken.map_err(TaskError::Lease)? else { return Ok(Outcome::Leased) };
         let outcome = self.perform_leased(&handle, rewrite, &lease, drain).await;
+        // In every case: without it the task would wait for the end of the lease.
         if let Err(error) = self.leases.release(&lease).await {
             tracing::debug!(%error, "a lease is not released, and ends by itself");
         }
@@ -231,6 +234,7 @@ impl Worker {
 
     /// Waits until more bytes may be read; `false`: the compactor is to end.
     async fn wait_for_pace(&self, drain: &Drain) -> bool {
+        // Before the lease: another compactor may have room where this one has none.
         let wait = self.pace.wait(self.clock.now_ms());
         tokio::select! {
             () = tokio::time::sleep(wait) => !drain.is_cancelled(),
@@ -251,6 +255,7 @@ impl Worker {
         if !current {
             return Ok(Outcome::Gone);
         }
+        // Also of a rewrite that fails: what it has read was read.
         self.pace.spend(rewrite.bytes(), self.clock.now_ms());
         let began = Instant::now();
         let (policy, limits) = (&self.options.policy, &self.options.limits);
@@ -265,7 +270,8 @@ impl Worker {
         self.metrics.rewrite_seconds.get_or_create(&label).observe(began.elapsed().as_secs_f64());
         self.metrics.read_bytes.get_or_create(&label).inc_by(rewrite.bytes());
         self.metrics.rows.get_or_create(&label).inc_by(rewrite.rows());
-        // A process that was stopped for long would commit work that another one is doing again: a conflict for that one.
+        // A process that was stopped for long would commit work that another one is doing again: a conflict for that
+        // one.
         if !self.leases.renew(lease, self.options.lease).await.map_err(TaskError::Lease)? {
             return Ok(Outcome::LeaseLost);
         }

@@ -1,5 +1,5 @@
-//! What other programs wrote: files that are not sorted are sorted, row-level deletes and columns that are not known leave
-//! the table alone.
+//! What other programs wrote: files that are not sorted are sorted, row-level deletes and columns that are not known
+//! leave the table alone.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;

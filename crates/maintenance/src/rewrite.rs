@@ -1,5 +1,5 @@
-//! Rewrites files: reads them, merges them in the table's sort order, writes them anew, reads what was written back, and
-//! compares. The result is a replacement that is still to be committed; nothing of the table has changed.
+//! Rewrites files: reads them, merges them in the table's sort order, writes them anew, reads what was written back,
+//! and compares. The result is a replacement that is still to be committed; nothing of the table has changed.
 //!
 //! The merge holds a batch and a row group of each input. Inputs that do not fit beside one another, or that are not
 //! sorted, are brought into sorted runs in temporary files first ([`spill`]), of which the merge holds a batch each.
@@ -20,8 +20,8 @@ use crate::policy::{Limits, Policy};
 use crate::task::{Input, Rewrite};
 use spill::{Runs, SpillError};
 
-/// Share of the memory that the merge gets: a half. The row groups that its inputs hold get a quarter, and a run that is
-/// sorted an eighth, of which three copies exist at once before the merge begins.
+/// Share of the memory that the merge gets: a half. The row groups that its inputs hold get a quarter, and a run that
+/// is sorted an eighth, of which three copies exist at once before the merge begins.
 const MERGE_SHARE: usize = 2;
 const ROW_GROUPS_SHARE: usize = 4;
 const RUN_SHARE: usize = 8;
@@ -187,6 +187,7 @@ impl Rewriter<'_> {
                 held = held.saturating_add(input.row_group_bytes);
             }
         }
+        // As if all inputs were merged directly: runs are read in batches of the same size.
         let batches = self.limits.memory_bytes / MERGE_SHARE / BATCHES_SHARE;
         let widest = rewrite.inputs.iter().map(|input| input.row_bytes).max().unwrap_or(1);
         let row_bytes = usize::try_from(widest).unwrap_or(usize::MAX).max(1);
@@ -197,12 +198,14 @@ impl Rewriter<'_> {
     async fn attempt(&self, rewrite: &Rewrite, reading: &Reading) -> Result<Written, Attempted> {
         // Begun anew with each attempt: what was read twice would count twice.
         let kept = Arc::new(Mutex::new(Kept::new(self.table.def(), self.fold.is_some())));
+        // First, and to its end: a run is sorted in memory that the merge needs afterwards.
         let runs = self.spill(rewrite, reading, &kept).await?;
         let direct: Vec<usize> = (0..rewrite.inputs.len()).filter(|i| !reading.spilled.contains(i)).collect();
         let mut sources: Vec<SortedRows> = Vec::new();
         for input in direct.iter().filter_map(|number| rewrite.inputs.get(*number)) {
             sources.push(self.tapped(input, reading.batch_rows, &kept));
         }
+        // Behind the files: an input that the merge names by its number is a file when it is below their count.
         let spilled_bytes = runs.bytes();
         let spilled = runs.open().map_err(|source| self.spill_error(source))?;
         sources.extend(spilled);
@@ -237,6 +240,7 @@ impl Rewriter<'_> {
         let mut runs = Runs::new(self.limits);
         let mut held = Held::default();
         for input in reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number)) {
+            // Tapped here and not where the run is read: what is kept is what the files hold.
             let mut rows = self.tapped(input, reading.batch_rows, kept);
             while let Some(batch) = rows.try_next().await.map_err(|source| self.read_error(input, source))? {
                 held.add(batch);
@@ -292,11 +296,13 @@ impl Rewriter<'_> {
     /// Something differs, or a file cannot be read.
     pub async fn verify(&self, rewrite: &Rewrite, written: Written) -> Result<Verified, VerifyError> {
         let table = self.name();
+        // Before the comparison, which would not see a file of which a part was not read: it was not written either.
         let recorded = rewrite.rows();
         if written.kept.rows() != recorded {
             let difference = Difference::Recorded { recorded, read: written.kept.rows() };
             return Err(VerifyError::Differs { table, difference });
         }
+        // From the store, and not from what was encoded: an upload may go wrong as well.
         let mut found = Kept::new(self.table.def(), self.fold.is_some());
         for file in &written.files {
             self.read_back(file, &mut found).await?;
@@ -394,8 +400,8 @@ fn corrupt(location: &str, error: &arrow::error::ArrowError) -> ReadError {
     ReadError::CorruptFile { location: location.to_owned(), problem: error.to_string() }
 }
 
-/// How many rows a file gets, so that there are no more files than planned. A file more, and what is left of a day could
-/// be merged again and again.
+/// How many rows a file gets, so that there are no more files than planned. A file more, and what is left of a day
+/// could be merged again and again.
 fn file_rows(rewrite: &Rewrite, policy: &Policy) -> u64 {
     match policy.files_of(rewrite.bytes()) {
         1 => u64::MAX,

@@ -181,8 +181,8 @@ fn status(field: &str) -> Result<f64, BenchError> {
 fn cpu_seconds() -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string("/proc/self/stat");
     let stat = stat.map_err(|source| BenchError::io("reading /proc/self/stat", source))?;
-    // proc(5): the name of the process may contain spaces; user and system time are fields 14 and 15, and field 3 is the
-    // first one behind the name.
+    // proc(5): the name of the process may contain spaces; user and system time are fields 14 and 15, and field 3 is
+    // the first one behind the name.
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let times = behind_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
     Ok(times.sum::<f64>() / TICKS)

@@ -43,6 +43,7 @@ impl Folding {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
+        // Keys of rows compare as bytes, also with those of the batch before (Arrow's row format).
         let columns: Vec<_> = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
         let keys = self.converter.convert_columns(&columns)?;
         let last = keys.row(keys.num_rows() - 1);
@@ -65,6 +66,7 @@ impl Folding {
         if self.held.is_empty() {
             return Ok(None);
         }
+        // One batch: the fold sees all rows of a key, wherever they were cut.
         let rows = concat_batches(&self.schema, &take(&mut self.held))?;
         (self.fold)(&rows).map(Some)
     }

@@ -34,8 +34,8 @@ const ROW_GROUP_SHARE: usize = 8;
 pub struct MergeOptions {
     /// What the merge may take, bytes: half of it for a batch of each input.
     pub memory_bytes: usize,
-    /// A file that has so many rows is completed, and what follows goes to the next one. By rows and not by bytes, so that
-    /// the number of files is known before.
+    /// A file that has so many rows is completed, and what follows goes to the next one. By rows and not by bytes, so
+    /// that the number of files is known before.
     pub file_rows: u64,
     /// Makes fewer rows of those with equal sort keys; a table without a sort order is not folded.
     pub fold: Option<FoldRows>,

@@ -60,6 +60,7 @@ impl Runs {
         let written = encode(BufWriter::new(file), first, sorted, batch_rows.max(1));
         written.map_err(|source| SpillError::Encode { path: path.clone(), source })?;
         let size = std::fs::metadata(&path).map_err(|source| SpillError::File { path: path.clone(), source })?.len();
+        // Counted after it was written: one run more than allowed may lie on the disk for a moment.
         self.files.push(path);
         self.bytes += size;
         if self.bytes > self.allowed_bytes {
@@ -83,6 +84,7 @@ impl Runs {
 
     /// The rows of each run. The files are removed when the last stream is dropped.
     pub(super) fn open(self) -> Result<Vec<SortedRows>, SpillError> {
+        // Shared by the streams: the directory goes with the last of them, also when the merge fails.
         let dir = Arc::new(self.dir);
         self.files.into_iter().map(|path| open(path, Arc::clone(&dir))).collect()
     }
@@ -111,6 +113,7 @@ fn open(path: PathBuf, dir: Arc<Option<TempDir>>) -> Result<SortedRows, SpillErr
     let reader = reader.map_err(|source| SpillError::Encode { path: path.clone(), source })?;
     // Reads from a local disk block the thread shortly: it is one of the compactor's own.
     let rows = reader.map(move |batch| {
+        // Moves the directory into the closure, which otherwise would not hold it.
         let _dir = &dir;
         batch.map_err(|error| ReadError::CorruptFile {
             location: path.display().to_string(),
