@@ -20,10 +20,12 @@ use crate::policy::{Limits, Policy};
 use crate::task::{Input, Rewrite};
 use spill::{Runs, SpillError};
 
-/// Share of the memory that the merge gets: a half. The row groups that its inputs hold get a quarter, and a run that
-/// is sorted an eighth, of which three copies exist at once before the merge begins.
-const MERGE_SHARE: usize = 2;
-const ROW_GROUPS_SHARE: usize = 4;
+/// Share of the memory that the row groups of inputs get, as they lie in the store: a half. A file that was merged has row
+/// groups of a thirty-second, so that as many as the fan-in fit beside one another.
+const ROW_GROUPS_SHARE: usize = 2;
+/// Share that the merge gets: a quarter, of which an eighth is a row group that is written.
+const MERGE_SHARE: usize = 4;
+/// Share of a run that is sorted: an eighth. Three copies of it exist at once, before the merge begins.
 const RUN_SHARE: usize = 8;
 /// Share of the merge's memory that the batches of its inputs get: half of what it allows, since their keys count too.
 const BATCHES_SHARE: usize = 4;
