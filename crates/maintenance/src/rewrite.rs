@@ -87,6 +87,8 @@ pub struct Written {
     pub kept: Kept,
     /// Bytes of the sorted runs that were written to temporary files.
     pub spilled_bytes: u64,
+    /// Rows of a batch that fit into the memory.
+    pub batch_rows: usize,
 }
 
 /// Files that hold what was read, and may be committed.
@@ -230,7 +232,7 @@ impl Rewriter<'_> {
         };
         // The streams are gone with the merge, so that no other owner is left.
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Written { files, kept, spilled_bytes })
+        Ok(Written { files, kept, spilled_bytes, batch_rows: reading.batch_rows })
     }
 
     fn spill_error(&self, source: SpillError) -> RewriteError {
@@ -307,7 +309,7 @@ impl Rewriter<'_> {
         // From the store, and not from what was encoded: an upload may go wrong as well.
         let mut found = Kept::new(self.table.def(), self.fold.is_some());
         for file in &written.files {
-            self.read_back(file, &mut found).await?;
+            self.read_back(file, written.batch_rows, &mut found).await?;
         }
         written.kept.compare(&found).map_err(|difference| VerifyError::Differs { table, difference })?;
         let rows = if self.fold.is_some() { RowCount::Folded } else { RowCount::Kept };
@@ -315,9 +317,9 @@ impl Rewriter<'_> {
         Ok(Verified { written, inputs, rows })
     }
 
-    async fn read_back(&self, file: &DataFile, found: &mut Kept) -> Result<(), VerifyError> {
+    async fn read_back(&self, file: &DataFile, batch_rows: usize, found: &mut Kept) -> Result<(), VerifyError> {
         let location = file.file_path();
-        let mut rows = self.table.read_file(location, file.file_size_in_bytes(), BATCH_ROWS);
+        let mut rows = self.table.read_file(location, file.file_size_in_bytes(), batch_rows);
         while let Some(batch) = rows.try_next().await.map_err(|source| self.not_read_back(file, source))? {
             found.add(&batch).map_err(|error| self.not_read_back(file, corrupt(location, &error)))?;
             tokio::task::yield_now().await;
