@@ -87,8 +87,8 @@ impl Settings for AllSettings {
             self.of_query().validate(),
         ];
         for problem in of_services.concat() {
-            // Ingest, compactor and query require a lake, each for itself, but `up` brings its own: a file for `up` names neither
-            // key.
+            // Ingest, compactor and query require a lake, each for itself, but `up` brings its own: a file for `up`
+            // names neither key.
             let is_lake = ["catalog.uri", "store.warehouse"].contains(&problem.key.as_str());
             // A section that several services read gives the same problem several times (deduplication).
             if (names_lake || !is_lake) && !problems.contains(&problem) {

@@ -1,8 +1,9 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`reprocess`], [`rollback`], [`maintain`], [`orphans`], [`tiers`]) work on a [`place`]: the embedded lake of a
-//! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`reprocess`], [`rollback`], [`maintain`],
+//! [`orphans`], [`tiers`]) work on a [`place`]: the embedded lake of a directory, or what a configuration file names. Data
+//! goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
     allow(

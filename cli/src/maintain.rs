@@ -1,5 +1,6 @@
-//! `causeway tables NAME --plan` and `--maintain`: what the compactor would do with a table and what that costs, and doing
-//! it now. Which files are chosen is decided in the crate `maintenance`; here are the request and what is printed.
+//! `causeway tables NAME --plan` and `--maintain`: what the compactor would do with a table and what that costs, and
+//! doing it now. Which files are chosen is decided in the crate `maintenance`; here are the request and what is
+//! printed.
 
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ pub(crate) async fn run(
     let name = args.name.clone().unwrap_or_default();
     let table = name.split_once('.').and_then(|(namespace, name)| registry::find(namespace, name));
     let Some(table) = table else { return Err(MaintainError::NoTable { name }) };
+    // The section alone: the place may be a directory, and the rest of the file another one's.
     let options = config.load::<Chosen>()?.compactor.options();
     let lake = place.open().await?;
     // `ensure_table` would make it: a plan changes nothing.
@@ -86,12 +88,14 @@ pub(crate) async fn run(
     }
     // No port serves the metrics of this run: they are dropped with it.
     let metrics = Metrics::new(&mut service_kit::telemetry::registry("compactor", service_kit::program::VERSION));
+    // Under the same leases as the service: a compactor that runs does none of its tasks twice.
     let tables = std::slice::from_ref(table);
     let parts = Parts { lake: &lake, tables, clock: Arc::new(SystemClock), metrics };
     let done = compactor::maintain(parts, options.clone(), drain).await?;
     let after = look(&lake, table, &options).await?;
     let text = if args.json { None } else { Some(done_as_text(table, done, (&before, &after))) };
     print(text, || done_as_json(table, done, (&before, &after)))?;
+    // Tasks of another compactor are no failure: it does them.
     Ok(match done {
         Done { failed: 1.., .. } => Exit::Failed,
         _ if drain.is_cancelled() => Exit::Interrupted,

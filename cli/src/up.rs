@@ -1,5 +1,5 @@
-//! `causeway up`: agent or simulator, ingest, compactor and query in one process over an embedded lake. The spool directory stands
-//! in for Kafka; everything behind it is the code of the separate services.
+//! `causeway up`: agent or simulator, ingest, compactor and query in one process over an embedded lake. The spool
+//! directory stands in for Kafka; everything behind it is the code of the separate services.
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -5,8 +5,8 @@
 //! worker    task ─► lease ─► rewrite and check (crate `maintenance`) ─► commit beside the appends of ingest
 //! ```
 //!
-//! It runs on threads of low priority, takes no lock that ingest needs, and has no state of its own: what it does follows
-//! from the tables. Any number of compactors share the work by leases (ADR 46). Start reading at [`service`].
+//! It runs on threads of low priority, takes no lock that ingest needs, and has no state of its own: what it does
+//! follows from the tables. Any number of compactors share the work by leases (ADR 46). Start reading at [`service`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,

@@ -8,7 +8,7 @@ use clap::Parser;
 use compactor::settings::Settings;
 use compactor::{Compactor, CompactorError, Metrics, Parts};
 use lake::{Lake, OpenError};
-use service_kit::admin::{Admin, AdminError, Readiness};
+use service_kit::admin::{Admin, AdminError, Condition, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::program::{ServiceArgs, StartError, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
@@ -54,6 +54,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let mut registry = telemetry::registry("compactor", VERSION);
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
+    let open = readiness.condition("lake", "the lake is being opened");
     // Before the lake, so that `/readyz` shows what a start waits for.
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
@@ -61,7 +62,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let drained = Drain::new();
     let admin = tokio::spawn(admin.serve(drained.clone()));
 
-    compact(&settings, metrics, &readiness, drain).await?;
+    maintain(&settings, Shown { metrics, readiness, open }, drain).await?;
+    // Only now: `/readyz` and `/metrics` answer until the last commit has ended.
     drained.cancel();
     if let Ok(served) = admin.await {
         served?;
@@ -69,12 +71,20 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     Ok(Exit::Done)
 }
 
-/// Opens the lake, and maintains its tables until drained.
-async fn compact(settings: &Settings, metrics: Metrics, readiness: &Readiness, drain: Drain) -> Result<(), MainError> {
-    let open = readiness.condition("lake", "the lake is being opened");
+/// What shows how a run goes.
+struct Shown {
+    metrics: Metrics,
+    readiness: Readiness,
+    /// Met once the lake is open.
+    open: Condition,
+}
+
+/// Opens the lake and maintains its tables until drained.
+async fn maintain(settings: &Settings, shown: Shown, drain: Drain) -> Result<(), MainError> {
+    let Shown { metrics, readiness, open } = shown;
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let parts = Parts { lake: &lake, tables: tables::registry::all(), clock: Arc::new(SystemClock), metrics };
-    let compactor = Compactor::open(parts, settings.compactor.options(), readiness).await?;
+    let compactor = Compactor::open(parts, settings.compactor.options(), &readiness).await?;
     open.met();
     compactor.run(drain).await?;
     tracing::info!("drained");

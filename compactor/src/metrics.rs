@@ -104,6 +104,7 @@ impl Metrics {
     }
 
     fn register_tables(&self, registry: &mut Registry) {
+        // Without a unit of `prometheus-client`: it would be appended to names that end with another word.
         for (name, help, gauge) in [
             ("table_files", "Data files of a table", &self.files),
             ("table_bytes", "Bytes of a table's data files", &self.bytes),
@@ -119,6 +120,7 @@ impl Metrics {
     /// Shows how a table was found.
     pub(crate) fn show(&self, table: TableName, plan: &Plan) {
         let label = TableLabel::of(table);
+        // Gauges of a table that is dropped stay: an alert on them would otherwise see nothing.
         let Health { files, bytes, score, .. } = plan.health;
         let tasks = plan.tasks.iter();
         let planned_bytes = tasks.map(|task| match &task.work {

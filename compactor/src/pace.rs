@@ -25,6 +25,7 @@ impl Pace {
     /// Counts bytes that are read.
     pub(crate) fn spend(&mut self, bytes: u64, now_ms: i64) {
         let Some(per_hour) = self.per_hour else { return };
+        // In 128 bits: terabytes times milliseconds pass 64.
         let time_ms = u128::from(bytes) * u128::from(HOUR_MS) / u128::from(per_hour.max(1));
         let time_ms = i64::try_from(time_ms).unwrap_or(i64::MAX);
         self.free_at_ms = self.free_at_ms.max(now_ms).saturating_add(time_ms);

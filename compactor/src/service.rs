@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lake::Lake;
-use service_kit::admin::{Condition, Readiness};
+use service_kit::admin::Readiness;
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, in_a_line};
 use service_kit::threads::Threads;
@@ -39,8 +39,6 @@ pub struct Parts<'a> {
 pub struct Compactor {
     worker: Worker,
     threads: Threads,
-    /// Met while the tables can be looked at.
-    looking: Condition,
 }
 
 impl Compactor {
@@ -49,10 +47,9 @@ impl Compactor {
     /// # Errors
     /// The catalog cannot be reached or is no SQL catalog, or the system gives no more threads.
     pub async fn open(parts: Parts<'_>, options: Options, readiness: &Readiness) -> Result<Self, CompactorError> {
-        let looking = readiness.condition("compactor", "the tables were not looked at yet");
-        let worker = worker(parts, options).await?;
+        let worker = worker(parts, options, readiness).await?;
         let threads = Threads::start("compactor", THREADS, STACK_BYTES).map_err(CompactorError::Threads)?;
-        Ok(Self { worker, threads, looking })
+        Ok(Self { worker, threads })
     }
 
     /// Maintains the tables until drained. A rewrite that has begun is broken off, a commit is finished.
@@ -60,12 +57,13 @@ impl Compactor {
     /// # Errors
     /// The task that rewrites has panicked. Nothing else ends it: a catalog or store that is away is waited for.
     pub async fn run(self, drain: Drain) -> Result<(), CompactorError> {
-        let Self { worker, threads, looking } = self;
-        threads.handle().spawn(run(worker, looking, drain)).await.map_err(CompactorError::Task)
+        // The threads live until the task has ended: dropping them would end it in the middle of a commit.
+        let Self { worker, threads } = self;
+        threads.handle().spawn(run(worker, drain)).await.map_err(CompactorError::Task)
     }
 }
 
-async fn worker(parts: Parts<'_>, options: Options) -> Result<Worker, CompactorError> {
+async fn worker(parts: Parts<'_>, options: Options, readiness: &Readiness) -> Result<Worker, CompactorError> {
     let Parts { lake, tables, clock, metrics } = parts;
     Ok(Worker {
         lake: lake.clone(),
@@ -77,35 +75,28 @@ async fn worker(parts: Parts<'_>, options: Options) -> Result<Worker, CompactorE
         options,
         clock,
         metrics,
+        looking: readiness.condition("compactor", "the tables were not looked at yet"),
         handles: BTreeMap::new(),
         refused: BTreeMap::new(),
         reasons: BTreeMap::new(),
     })
 }
 
-async fn run(mut worker: Worker, looking: Condition, drain: Drain) {
+async fn run(mut worker: Worker, drain: Drain) {
     let interval = worker.options.interval;
     while !drain.is_cancelled() {
-        let round = worker.round(&drain).await;
-        show(&round, &looking);
-        // What was replaced may be merged further: the next round begins at once.
-        if round.is_ok_and(|round| round.replaced > 0) {
-            continue;
+        match worker.round(&drain).await {
+            // What was replaced may be merged further: the next round begins at once.
+            Ok(Round { replaced: 1.., .. }) => continue,
+            Ok(_) => {}
+            Err(error) => {
+                let reason = in_a_line(&error);
+                tracing::warn!(reason, "the tables cannot be looked at; trying again until it succeeds");
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = drain.cancelled() => {}
-        }
-    }
-}
-
-fn show(round: &Result<Round, TaskError>, looking: &Condition) {
-    match round {
-        Ok(_) => looking.met(),
-        Err(error) => {
-            let reason = in_a_line(error);
-            tracing::warn!(reason, "the tables cannot be looked at; trying again until it succeeds");
-            looking.unmet(format!("looking at the tables failed: {reason}"));
         }
     }
 }
@@ -126,10 +117,12 @@ pub struct Done {
 /// # Errors
 /// The leases cannot be used, or the catalog cannot be read.
 pub async fn maintain(parts: Parts<'_>, options: Options, drain: &Drain) -> Result<Done, MaintainError> {
-    let mut worker = worker(parts, options).await?;
+    // No port serves its readiness.
+    let mut worker = worker(parts, options, &Readiness::new()).await?;
     let mut done = Done::default();
     loop {
         let Round { replaced, failed, left } = worker.round(drain).await.map_err(Box::new)?;
+        // What is left counts as of the last round: the others may have been done since.
         done = Done { replaced: done.replaced + replaced, failed: done.failed + failed, left };
         if replaced == 0 || drain.is_cancelled() {
             return Ok(done);

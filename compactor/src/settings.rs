@@ -60,6 +60,7 @@ impl Default for CompactorConfig {
             files_per_commit: u16::try_from(policy.files_per_commit).unwrap_or(u16::MAX),
             quiet: HumanDuration(policy.quiet),
             memory: ByteSize(limits.memory_bytes as u64),
+            // Not the directory itself: it depends on the environment, and `config show` would print it as set.
             spill: None,
             spill_size: ByteSize(limits.spill_bytes),
             bytes_per_hour: bytes_per_hour.map(ByteSize),
@@ -76,6 +77,7 @@ const LEASE_MIN: HumanDuration = HumanDuration::from_secs(15);
 
 impl CompactorConfig {
     pub fn options(&self) -> Options {
+        // `TMPDIR` where it is set.
         let spill = self.spill.clone().unwrap_or_else(std::env::temp_dir);
         Options {
             policy: Policy {
@@ -97,6 +99,7 @@ impl CompactorConfig {
 
     /// What is wrong with the section.
     pub fn problems(&self) -> Vec<Problem> {
+        // All at once: a configuration is corrected in one go.
         let rules = [
             (self.target_size.0 >= 1 << 20, "target_size", "must be at least 1 MiB"),
             (self.fan_in >= 2, "fan_in", "must be at least 2"),

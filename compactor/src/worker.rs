@@ -1,6 +1,7 @@
 //! Does the tasks: looks at every table, takes the most gainful task whose lease is free, rewrites, commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use lake::{FoldRows, Lake, Lease, Leases, TableHandle};
 use maintenance::rewrite::{PrepareError, Rewriter, Verified, VerifyError};
 use maintenance::task::{Rewrite, Work};
 use maintenance::{LandError, Landed, Survey, Task, is_current, land, survey};
+use service_kit::admin::Condition;
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, in_a_line};
 use tables::def::TableName;
@@ -78,6 +80,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) pace: Pace,
+    /// Met while the tables can be looked at.
+    pub(crate) looking: Condition,
     pub(crate) handles: BTreeMap<TableName, TableHandle>,
     /// Sets of files that could not be rewritten, and when they may be tried again.
     pub(crate) refused: BTreeMap<BTreeSet<String>, Instant>,
@@ -90,7 +94,15 @@ impl Worker {
     pub(crate) async fn round(&mut self, drain: &Drain) -> Result<Round, TaskError> {
         let began = Instant::now();
         let mut round = Round::default();
-        let mut tasks = self.plan(&mut round).await?;
+        let mut tasks = match self.plan(&mut round).await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                self.looking.unmet(format!("looking at the tables failed: {}", in_a_line(&error)));
+                return Err(error);
+            }
+        };
+        // Not at the end of the round: what there is to do may take long.
+        self.looking.met();
         tasks.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
         let count = tasks.len() as u64;
         for (done, task) in (0..).zip(tasks) {
@@ -126,19 +138,13 @@ impl Worker {
     /// Remembers what is not to be tried again at once.
     fn fail(&mut self, task: &Task, error: &TaskError) {
         if error.is_transient() {
-            tracing::warn!(table = %task.table, reason = in_a_line(error), "a task failed; it is planned again");
-        } else {
-            self.refuse(task, error);
+            return warn(task.table, error, "a task failed; it is planned again");
         }
-    }
-
-    /// Leaves the files of a task alone for a while.
-    fn refuse(&mut self, task: &Task, error: &TaskError) {
-        tracing::error!(table = %task.table, reason = in_a_line(error), "files are left as they are for an hour");
         if let TaskError::Land(LandError::Stopped { .. }) = error {
-            // The table is not the one that was opened: it is opened anew.
             self.handles.remove(&task.table);
+            return warn(task.table, error, "the table is not the one that was opened; it is opened anew");
         }
+        tracing::error!(table = %task.table, reason = in_a_line(error), "files are left as they are for an hour");
         self.refused.insert(names(task), Instant::now() + REFUSED);
     }
 
@@ -164,6 +170,7 @@ impl Worker {
                 }
             }
         }
+        // By their files and not by day: what else is in the day can be merged all the same.
         tasks.retain(|task| !self.refused.contains_key(&names(task)));
         Ok(tasks)
     }
@@ -197,6 +204,7 @@ impl Worker {
         if let Some(handle) = self.handles.get(&name) {
             return Ok(handle.clone());
         }
+        // Checks that the columns are those of the definition: what does not fit is an error that names each.
         let opened = self.lake.ensure_table(&table.def).await;
         let handle = opened.map_err(|source| TaskError::Open { table: name, source })?;
         self.handles.insert(name, handle.clone());
@@ -217,6 +225,7 @@ impl Worker {
         let taken = self.leases.acquire(&task.lease(), &self.holder, self.options.lease).await;
         let Some(lease) = taken.map_err(TaskError::Lease)? else { return Ok(Outcome::Leased) };
         let outcome = self.perform_leased(&handle, rewrite, &lease, drain).await;
+        // In every case: without it the task would wait for the end of the lease.
         if let Err(error) = self.leases.release(&lease).await {
             tracing::debug!(%error, "a lease is not released, and ends by itself");
         }
@@ -225,6 +234,7 @@ impl Worker {
 
     /// Waits until more bytes may be read; `false`: the compactor is to end.
     async fn wait_for_pace(&self, drain: &Drain) -> bool {
+        // Before the lease: another compactor may have room where this one has none.
         let wait = self.pace.wait(self.clock.now_ms());
         tokio::select! {
             () = tokio::time::sleep(wait) => !drain.is_cancelled(),
@@ -245,6 +255,7 @@ impl Worker {
         if !current {
             return Ok(Outcome::Gone);
         }
+        // Also of a rewrite that fails: what it has read was read.
         self.pace.spend(rewrite.bytes(), self.clock.now_ms());
         let began = Instant::now();
         let (policy, limits) = (&self.options.policy, &self.options.limits);
@@ -259,7 +270,8 @@ impl Worker {
         self.metrics.rewrite_seconds.get_or_create(&label).observe(began.elapsed().as_secs_f64());
         self.metrics.read_bytes.get_or_create(&label).inc_by(rewrite.bytes());
         self.metrics.rows.get_or_create(&label).inc_by(rewrite.rows());
-        // A process that was stopped for long would commit work that another one is doing again: a conflict for that one.
+        // A process that was stopped for long would commit work that another one is doing again: a conflict for that
+        // one.
         if !self.leases.renew(lease, self.options.lease).await.map_err(TaskError::Lease)? {
             return Ok(Outcome::LeaseLost);
         }
@@ -275,33 +287,22 @@ impl Worker {
         self.metrics.commit_seconds.get_or_create(&label).observe(began.elapsed().as_secs_f64());
         match landed {
             Landed::Committed(committed) => {
-                self.replaced(name, rewrite, verified, committed.swaps);
+                self.count_replaced(&label, rewrite, verified);
+                log_replaced(name, rewrite, verified, committed.swaps);
                 Ok(Outcome::Replaced)
             }
             Landed::Conflict(conflict) => {
-                tracing::info!(table = %name, reason = %conflict, "a rewrite came too late; the table is planned anew");
+                warn(name, &conflict, "a rewrite came too late; the table is planned anew");
                 Ok(Outcome::Conflict)
             }
         }
     }
 
-    /// Counts and logs a rewrite that is in its table.
-    fn replaced(&self, name: TableName, rewrite: &Rewrite, verified: &Verified, swaps: u32) {
-        let label = TableLabel::of(name);
-        self.metrics.written_bytes.get_or_create(&label).inc_by(verified.bytes());
-        self.metrics.spilled_bytes.get_or_create(&label).inc_by(verified.spilled_bytes());
-        self.metrics.files_removed.get_or_create(&label).inc_by(rewrite.inputs.len() as u64);
-        self.metrics.files_added.get_or_create(&label).inc_by(verified.files().len() as u64);
-        tracing::info!(
-            table = %name,
-            why = %rewrite.why,
-            files = rewrite.inputs.len(),
-            into = verified.files().len(),
-            bytes = rewrite.bytes(),
-            written = verified.bytes(),
-            swaps,
-            "files replaced"
-        );
+    fn count_replaced(&self, label: &TableLabel, rewrite: &Rewrite, verified: &Verified) {
+        self.metrics.written_bytes.get_or_create(label).inc_by(verified.bytes());
+        self.metrics.spilled_bytes.get_or_create(label).inc_by(verified.spilled_bytes());
+        self.metrics.files_removed.get_or_create(label).inc_by(rewrite.inputs.len() as u64);
+        self.metrics.files_added.get_or_create(label).inc_by(verified.files().len() as u64);
     }
 
     /// Extends the lease again and again; returns when it is lost.
@@ -316,6 +317,23 @@ impl Worker {
             }
         }
     }
+}
+
+fn warn(table: TableName, error: &dyn Error, what: &str) {
+    tracing::warn!(table = %table, reason = in_a_line(error), "{what}");
+}
+
+fn log_replaced(table: TableName, rewrite: &Rewrite, verified: &Verified, swaps: u32) {
+    tracing::info!(
+        table = %table,
+        why = %rewrite.why,
+        files = rewrite.inputs.len(),
+        into = verified.files().len(),
+        bytes = rewrite.bytes(),
+        written = verified.bytes(),
+        swaps,
+        "files replaced"
+    );
 }
 
 fn gain(task: &Task) -> f64 {

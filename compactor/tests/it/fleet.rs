@@ -19,8 +19,8 @@ use tables::seen::Seen;
 
 use crate::rows::NEW_YEAR;
 
-/// A week after the rows: every day is over.
-pub(crate) const LATER_NS: i64 = (NEW_YEAR + 7 * 86_400_000_000) * 1_000;
+/// 2100-01-01: long after the rows and after the commits of a test, so that every day is over.
+pub(crate) const LATER_NS: i64 = 4_102_444_800_000_000_000;
 /// An hour after the first row: its day goes on.
 pub(crate) const SAME_DAY_NS: i64 = (NEW_YEAR + 3_600_000_000) * 1_000;
 

@@ -1,17 +1,19 @@
-//! What other programs wrote: files that are not sorted are sorted, row-level deletes and columns that are not known leave
-//! the table alone.
+//! What other programs wrote: files that are not sorted are sorted, row-level deletes and columns that are not known
+//! leave the table alone.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use event_schema::position::OffsetRange;
 use futures::TryStreamExt;
-use lake::TableHandle;
+use lake::{CommitRequest, TableHandle, Token};
 use maintenance::rewrite::Rewriter;
 use maintenance::task::{Rewrite, Work};
 use maintenance::{LeftAlone, Limits, Policy, Survey, survey};
+use tables::def::TableDef;
 
 use crate::fleet::{LATER_NS, compact, listed, options};
 use crate::place::Place;
-use crate::rows::{def, land, offsets, range};
+use crate::rows::{NEW_YEAR, def, land, offsets, range, row, swaps};
 
 on_both!(
     a_file_that_is_not_sorted_is_sorted_and_merged_with_the_others,
@@ -19,20 +21,13 @@ on_both!(
     a_column_that_is_not_known_leaves_the_table_alone,
 );
 
-/// Rows of partition 0 from an offset down to another, in that order.
-fn append_backwards(place: &Place, from: i64, to: i64) {
-    place.pyiceberg(&format!(
-        "import datetime\n\
-         table = catalog.load_table('silver.t')\n\
-         seqs = list(range({from}, {to}, -1))\n\
-         day = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)\n\
-         ts = [day + datetime.timedelta(microseconds=seq) for seq in seqs]\n\
-         rows = pa.table({{'part': pa.array([0] * len(seqs), pa.int32()), 'seq': pa.array(seqs, pa.int64()),\
-          'ts': pa.array(ts, pa.timestamp('us', 'UTC'))}},\
-          schema=pa.schema([pa.field('part', pa.int32(), False), pa.field('seq', pa.int64(), False),\
-          pa.field('ts', pa.timestamp('us', 'UTC'), False)]))\n\
-         table.append(rows)"
-    ));
+/// Lands offsets of partition 0 in a file that has them the wrong way round, as a writer without a sort order does.
+async fn land_backwards(place: &Place, range: OffsetRange) {
+    let unsorted = TableDef { sort: &[], ..def() };
+    let table = place.lake().await.ensure_table(&unsorted).await.unwrap();
+    let backwards = (range.start..range.end).rev().map(|offset| row(0, offset, NEW_YEAR + offset));
+    let files = table.write(&backwards.collect::<Vec<_>>()).await.unwrap();
+    swaps(table.commit(CommitRequest::new(vec![range], Token::random(), files)).await);
 }
 
 async fn planned(table: &TableHandle) -> Survey {
@@ -57,8 +52,8 @@ async fn seqs(table: &TableHandle) -> Vec<i64> {
 async fn a_file_that_is_not_sorted_is_sorted_and_merged_with_the_others(place: Place) {
     let lake = place.lake().await;
     let table = lake.ensure_table(&def()).await.unwrap();
-    land(&table, &[range(0, 0, 100)]).await;
-    append_backwards(&place, 2_999, 99);
+    land(&table, &[range(0, 0, 1_000)]).await;
+    land_backwards(&place, range(0, 1_000, 3_000)).await;
     let rewrite = only_task(&table).await;
     assert_eq!(rewrite.inputs.iter().map(|input| input.is_sorted).collect::<Vec<_>>(), [true, false]);
     // One that the manifests take for sorted: the merge finds out, and the file goes through sorted runs all the same.
@@ -79,7 +74,7 @@ async fn a_file_that_is_not_sorted_is_sorted_and_merged_with_the_others(place: P
     let done = compact(&lake, listed(def()), options(), LATER_NS).await;
     assert_eq!((done.replaced, done.failed, done.left), (1, 0, 0));
     assert_eq!(seqs(&table).await, (0..3_000).collect::<Vec<_>>());
-    assert_eq!(offsets(&table).await, [100], "they are those of the log");
+    assert_eq!(offsets(&table).await, [3_000]);
     place.assert_landed(&[3_000]);
 }
 

@@ -58,7 +58,7 @@ async fn a_task_whose_compactor_is_gone_is_done_by_another_when_its_lease_has_en
     let Work::Rewrite(rewrite) = &task.work;
     assert_eq!(rewrite.inputs.len(), 4);
     let leases = lake.leases().await.unwrap();
-    let gone = leases.acquire(&task.lease(), "gone", Duration::from_secs(3)).await.unwrap().unwrap();
+    let gone = leases.acquire(&task.lease(), "gone", Duration::from_secs(10)).await.unwrap().unwrap();
     let done = compact(&lake, tables, options(), SAME_DAY_NS).await;
     assert_eq!((done.replaced, done.failed, done.left), (0, 0, 1));
     let heir = async {

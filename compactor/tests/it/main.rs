@@ -1,5 +1,5 @@
-//! The compactor over real servers: SQLite and a directory, PostgreSQL and S3. What it leaves is counted by PyIceberg and
-//! DuckDB, and proved by the audit.
+//! The compactor over real servers: SQLite and a directory, PostgreSQL and S3. What it leaves is counted by PyIceberg
+//! and DuckDB, and proved by the audit.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -44,7 +44,8 @@ async fn a_compacted_lake_passes_the_audit_with_few_files_and_the_offsets_it_had
     assert_eq!((after.1.messages, after.1.rows), (24, 24 * 200));
     for (name, (files, offsets)) in &after.0 {
         let of_log = before.0[name].0 >= 22;
-        assert!(!of_log || *files == 1, "{name}: {files} files of {}", before.0[name].0);
+        // A late file is not merged with one that is many times larger.
+        assert!(!of_log || *files <= 2, "{name}: {files} files of {}", before.0[name].0);
         assert!(offsets.contains("24") || *files == 0, "{name}: {offsets}");
     }
     let folded = lake.table("gold", "op_minute").snapshot().await.unwrap().total_records();

@@ -274,9 +274,9 @@ impl TableHandle {
     }
 
     /// Merges sorted inputs of one partition into data files, which are uploaded row group by row group; none when they
-    /// have no rows. The merge computes on the calling task and takes about `memory_bytes` of the options, half of it for
-    /// a batch of each input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves
-    /// comes on top. The files are orphans until they are committed.
+    /// have no rows. The merge computes on the calling task and takes about `memory_bytes` of the options, half of it
+    /// for a batch of each input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold
+    /// themselves comes on top. The files are orphans until they are committed.
     ///
     /// # Errors
     /// An input failed, is not sorted or is of another day, the batches do not fit into the memory, or the store
@@ -285,16 +285,16 @@ impl TableHandle {
         self.writer.merge(inputs, options).await
     }
 
-    /// The rows of one Parquet file in the columns and types of the table's definition, in the order of the file: of one
-    /// that is committed, or of one that was just written. Its columns are found by field id. A row group of the file is
-    /// in memory as it lies in the store, and a batch of `batch_rows` rows decoded.
+    /// The rows of one Parquet file in the columns and types of the table's definition, in the order of the file: of
+    /// one that is committed, or of one that was just written. Its columns are found by field id. A row group of the
+    /// file is in memory as it lies in the store, and a batch of `batch_rows` rows decoded.
     pub fn read_file(&self, location: &str, size_bytes: u64, batch_rows: usize) -> SortedRows {
         let file = FileAt { location: location.to_owned(), size_bytes };
         read_file(self.writer.store().clone(), file, Arc::clone(self.writer.schema()), batch_rows.max(1))
     }
 
-    /// Rows in the sort order of the definition, with its columns and types: pure computation. Takes about three times the
-    /// memory of the rows.
+    /// Rows in the sort order of the definition, with its columns and types: pure computation. Takes about three times
+    /// the memory of the rows.
     ///
     /// # Errors
     /// The rows do not fit the table.

@@ -1,9 +1,9 @@
-//! What a rewrite must keep, folded over its rows in any order: once over what is read, once over what was written and read
-//! back. Each difference refuses the commit and names the column or the node.
+//! What a rewrite must keep, folded over its rows in any order: once over what is read, once over what was written and
+//! read back. Each difference refuses the commit and names the column or the node.
 //!
 //! A row has a 64-bit hash over all its columns; hashes are added up, so that the sum does not depend on the order. The
-//! columns have sums of their own, which say where a difference is. Columns that are null in all rows add nothing, so that
-//! a file from before a column was added and one that has it as nulls agree.
+//! columns have sums of their own, which say where a difference is. Columns that are null in all rows add nothing, so
+//! that a file from before a column was added and one that has it as nulls agree.
 
 mod columns;
 
@@ -77,6 +77,7 @@ impl Kept {
                 None => Ok(()),
                 Some(op_minute::Difference { node, column }) => Err(Difference::Sum { node, column }),
             },
+            // Both sides are made by the same rewriter, so that this is not taken.
             _ => Err(Difference::Kind),
         }
     }
@@ -139,16 +140,15 @@ struct NodePrint {
 
 impl RowPrint {
     fn new(def: &TableDef) -> Self {
-        let position = |name: &str| def.columns.iter().position(|column| column.name == name);
         Self {
             schema: def.arrow_schema(),
             names: def.columns.iter().map(|column| column.name).collect(),
             checksum: 0,
             // By field id: it stays when a column is renamed.
             columns: def.columns.iter().map(|c| ColumnPrint { seed: seed(c.id), ..ColumnPrint::default() }).collect(),
-            bounds: def.sort.iter().filter_map(|name| position(name)).map(|at| (at, None)).collect(),
+            bounds: def.sort.iter().filter_map(|name| position(def, name)).map(|at| (at, None)).collect(),
             // A word: the sums of a batch are kept by its key.
-            node: position(NODE).filter(|at| def.columns.get(*at).is_some_and(|column| column.dictionary)),
+            node: position(def, NODE).filter(|at| def.columns.get(*at).is_some_and(|column| column.dictionary)),
             nodes: BTreeMap::new(),
             scratch: Vec::new(),
         }
@@ -158,6 +158,7 @@ impl RowPrint {
         if rows.schema_ref().fields().len() != self.schema.fields().len() {
             return Err(ArrowError::SchemaError("rows do not have the columns of their table".to_owned()));
         }
+        // The allocation of the batch before is used again.
         self.scratch.clear();
         self.scratch.resize(rows.num_rows(), 0);
         for (array, print) in rows.columns().iter().zip(&mut self.columns) {
@@ -208,6 +209,7 @@ impl RowPrint {
                 return Err(Difference::Bounds { column: self.names.get(*at).copied().unwrap_or_default() });
             }
         }
+        // Rows of nodes before values: a node that lost rows says more than the columns that differ for it.
         self.compare_nodes(written, |read, written, node| match read.rows == written.rows {
             true => None,
             false => Some(Difference::NodeRows { node, read: read.rows, written: written.rows }),
@@ -234,6 +236,10 @@ impl RowPrint {
         }
         Ok(())
     }
+}
+
+fn position(def: &TableDef, name: &str) -> Option<usize> {
+    def.columns.iter().position(|column| column.name == name)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use lake::commit::{ActionOutcome, CommitError, Committed, Conflict, Maintenance,
 use lake::{TableHandle, Token};
 use tables::def::TableName;
 
-/// How often a commit is repeated whose result is not known, or that no server took. Each tries for half a minute itself.
+/// How often a commit is repeated whose result is not known, or that no server took. Each tries for half a minute
+/// itself.
 const TRIES: u32 = 4;
 
 /// How a change ended that was neither lost nor stopped.
@@ -46,6 +47,7 @@ impl LandError {
 /// # Errors
 /// The table is not what it was, or catalog or store did not answer.
 pub async fn land(table: &TableHandle, change: &Maintenance) -> Result<Landed, LandError> {
+    // One for all attempts: with a new one, a commit that was applied late would land twice (ADR 31).
     let token = Token::random();
     let name = table.def().name;
     let mut left = TRIES;
@@ -58,6 +60,7 @@ pub async fn land(table: &TableHandle, change: &Maintenance) -> Result<Landed, L
             ActionOutcome::Unknown(source) => LandError::Unknown { table: name, source },
             ActionOutcome::Unreachable(source) => LandError::Unreachable { table: name, source },
         };
+        // Unknown is repeated as well: looking at the table alone would not show a swap that is applied later.
         if left == 0 || !error.is_transient() {
             return Err(error);
         }

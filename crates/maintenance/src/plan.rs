@@ -1,10 +1,11 @@
-//! Which files to merge: size tiers within a day, as in a log-structured merge tree, and once more when the day is over.
-//! Pure: from the files of a snapshot, the policy and the time follow the tasks.
+//! Which files to merge: size tiers within a day, as in a log-structured merge tree, and once more when the day is
+//! over. Pure: from the files of a snapshot, the policy and the time follow the tasks.
 //!
-//! The level of a file is the power of the fan-in that its rows reach, so that files of one level that are merged make one
-//! of a higher level: rows are kept, while bytes shrink. A file beyond the target divided by the fan-in waits for as many
-//! as make a file of the target size. So a row is rewritten once per level, once near the target, and once at the end of
-//! its day. Files of one level are taken in the order of their earliest rows: what is written covers a stretch of time.
+//! The level of a file is the power of the fan-in that its rows reach, so that files of one level that are merged make
+//! one of a higher level: rows are kept, while bytes shrink. A file beyond the target divided by the fan-in waits for
+//! as many as make a file of the target size. So a row is rewritten once per level, once near the target, and once at
+//! the end of its day. Files of one level are taken in the order of their earliest rows: what is written covers a
+//! stretch of time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

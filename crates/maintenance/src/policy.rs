@@ -32,6 +32,7 @@ impl Policy {
 
     /// How many files so many bytes become: the nearest number of target sizes, at least one.
     pub(crate) fn files_of(&self, bytes: u64) -> u64 {
+        // Rounded to the nearest: rounded up, the last file would often be a small one, and be merged again.
         let target = self.target_bytes.max(1);
         (bytes.saturating_add(target / 2) / target).max(1)
     }

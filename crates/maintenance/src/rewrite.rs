@@ -1,5 +1,5 @@
-//! Rewrites files: reads them, merges them in the table's sort order, writes them anew, reads what was written back, and
-//! compares. The result is a replacement that is still to be committed; nothing of the table has changed.
+//! Rewrites files: reads them, merges them in the table's sort order, writes them anew, reads what was written back,
+//! and compares. The result is a replacement that is still to be committed; nothing of the table has changed.
 //!
 //! The merge holds a batch and a row group of each input. Inputs that do not fit beside one another, or that are not
 //! sorted, are brought into sorted runs in temporary files first ([`spill`]), of which the merge holds a batch each.
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt};
 use lake::commit::{Maintenance, Replace, RowCount};
 use lake::{DataFile, FoldRows, MergeError, MergeOptions, ReadError, SortedRows, TableHandle, WriteError};
 use tables::def::TableName;
@@ -20,10 +20,12 @@ use crate::policy::{Limits, Policy};
 use crate::task::{Input, Rewrite};
 use spill::{Runs, SpillError};
 
-/// Share of the memory that the merge gets: a half. The row groups that its inputs hold get a quarter, and a run that is
-/// sorted an eighth, of which three copies exist at once before the merge begins.
-const MERGE_SHARE: usize = 2;
-const ROW_GROUPS_SHARE: usize = 4;
+/// Share of the memory that the row groups of inputs get, as they lie in the store: a half. A file that was merged has row
+/// groups of a thirty-second, so that as many as the fan-in fit beside one another.
+const ROW_GROUPS_SHARE: usize = 2;
+/// Share that the merge gets: a quarter, of which an eighth is a row group that is written.
+const MERGE_SHARE: usize = 4;
+/// Share of a run that is sorted: an eighth. Three copies of it exist at once, before the merge begins.
 const RUN_SHARE: usize = 8;
 /// Share of the merge's memory that the batches of its inputs get: half of what it allows, since their keys count too.
 const BATCHES_SHARE: usize = 4;
@@ -85,6 +87,8 @@ pub struct Written {
     pub kept: Kept,
     /// Bytes of the sorted runs that were written to temporary files.
     pub spilled_bytes: u64,
+    /// Rows of a batch that fit into the memory.
+    pub batch_rows: usize,
 }
 
 /// Files that hold what was read, and may be committed.
@@ -187,6 +191,7 @@ impl Rewriter<'_> {
                 held = held.saturating_add(input.row_group_bytes);
             }
         }
+        // As if all inputs were merged directly: runs are read in batches of the same size.
         let batches = self.limits.memory_bytes / MERGE_SHARE / BATCHES_SHARE;
         let widest = rewrite.inputs.iter().map(|input| input.row_bytes).max().unwrap_or(1);
         let row_bytes = usize::try_from(widest).unwrap_or(usize::MAX).max(1);
@@ -197,18 +202,20 @@ impl Rewriter<'_> {
     async fn attempt(&self, rewrite: &Rewrite, reading: &Reading) -> Result<Written, Attempted> {
         // Begun anew with each attempt: what was read twice would count twice.
         let kept = Arc::new(Mutex::new(Kept::new(self.table.def(), self.fold.is_some())));
+        // First, and to its end: a run is sorted in memory that the merge needs afterwards.
         let runs = self.spill(rewrite, reading, &kept).await?;
         let direct: Vec<usize> = (0..rewrite.inputs.len()).filter(|i| !reading.spilled.contains(i)).collect();
         let mut sources: Vec<SortedRows> = Vec::new();
         for input in direct.iter().filter_map(|number| rewrite.inputs.get(*number)) {
             sources.push(self.tapped(input, reading.batch_rows, &kept));
         }
+        // Behind the files: an input that the merge names by its number is a file when it is below their count.
         let spilled_bytes = runs.bytes();
         let spilled = runs.open().map_err(|source| self.spill_error(source))?;
         sources.extend(spilled);
         let options = MergeOptions {
             memory_bytes: self.limits.memory_bytes / MERGE_SHARE,
-            file_bytes: file_bytes(rewrite.bytes(), self.policy),
+            file_rows: file_rows(rewrite, self.policy),
             fold: self.fold,
         };
         let files = match self.table.merge(sources, options).await {
@@ -225,7 +232,7 @@ impl Rewriter<'_> {
         };
         // The streams are gone with the merge, so that no other owner is left.
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Written { files, kept, spilled_bytes })
+        Ok(Written { files, kept, spilled_bytes, batch_rows: reading.batch_rows })
     }
 
     fn spill_error(&self, source: SpillError) -> RewriteError {
@@ -235,33 +242,36 @@ impl Rewriter<'_> {
     /// Brings the inputs that are not merged directly into sorted runs.
     async fn spill(&self, rewrite: &Rewrite, reading: &Reading, kept: &Shared) -> Result<Runs, Attempted> {
         let mut runs = Runs::new(self.limits);
-        let run_bytes = self.limits.memory_bytes / RUN_SHARE;
-        let mut held: Vec<RecordBatch> = Vec::new();
-        let mut held_bytes = 0;
-        let inputs = reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number));
-        // One input after another: a run may hold rows of several.
-        let mut rows = stream::iter(inputs).flat_map(|input| {
-            self.tapped(input, reading.batch_rows, kept).map_err(|source| self.read_error(input, source))
-        });
-        while let Some(batch) = rows.try_next().await? {
-            held_bytes += batch.get_array_memory_size();
-            held.push(batch);
-            if held_bytes >= run_bytes {
-                self.end_run(&mut runs, std::mem::take(&mut held), reading.batch_rows)?;
-                held_bytes = 0;
+        let mut held = Held::default();
+        for input in reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number)) {
+            // Tapped here and not where the run is read: what is kept is what the files hold.
+            let mut rows = self.tapped(input, reading.batch_rows, kept);
+            while let Some(batch) = rows.try_next().await.map_err(|source| self.read_error(input, source))? {
+                held.add(batch);
+                self.end_run(&mut runs, &mut held, reading)?;
             }
         }
-        self.end_run(&mut runs, held, reading.batch_rows)?;
+        // What is left is a run of its own, however small.
+        let rest = std::mem::take(&mut held.rows);
+        self.write_run(&mut runs, &rest, reading)?;
         Ok(runs)
     }
 
-    fn end_run(&self, runs: &mut Runs, rows: Vec<RecordBatch>, batch_rows: usize) -> Result<(), RewriteError> {
+    /// Writes what is held as a run, when it is large enough.
+    fn end_run(&self, runs: &mut Runs, held: &mut Held, reading: &Reading) -> Result<(), RewriteError> {
+        if held.bytes < self.limits.memory_bytes / RUN_SHARE {
+            return Ok(());
+        }
+        let rows = std::mem::take(held).rows;
+        self.write_run(runs, &rows, reading)
+    }
+
+    fn write_run(&self, runs: &mut Runs, rows: &[RecordBatch], reading: &Reading) -> Result<(), RewriteError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let sorted = self.table.sort(&rows).map_err(|source| RewriteError::Sort { table: self.name(), source })?;
-        drop(rows);
-        runs.write(&sorted, batch_rows).map_err(|source| self.spill_error(source))
+        let sorted = self.table.sort(rows).map_err(|source| RewriteError::Sort { table: self.name(), source })?;
+        runs.write(&sorted, reading.batch_rows).map_err(|source| self.spill_error(source))
     }
 
     fn read_error(&self, input: &Input, source: ReadError) -> RewriteError {
@@ -290,14 +300,16 @@ impl Rewriter<'_> {
     /// Something differs, or a file cannot be read.
     pub async fn verify(&self, rewrite: &Rewrite, written: Written) -> Result<Verified, VerifyError> {
         let table = self.name();
+        // Before the comparison, which would not see a file of which a part was not read: it was not written either.
         let recorded = rewrite.rows();
         if written.kept.rows() != recorded {
             let difference = Difference::Recorded { recorded, read: written.kept.rows() };
             return Err(VerifyError::Differs { table, difference });
         }
+        // From the store, and not from what was encoded: an upload may go wrong as well.
         let mut found = Kept::new(self.table.def(), self.fold.is_some());
         for file in &written.files {
-            self.read_back(file, &mut found).await?;
+            self.read_back(file, written.batch_rows, &mut found).await?;
         }
         written.kept.compare(&found).map_err(|difference| VerifyError::Differs { table, difference })?;
         let rows = if self.fold.is_some() { RowCount::Folded } else { RowCount::Kept };
@@ -305,15 +317,18 @@ impl Rewriter<'_> {
         Ok(Verified { written, inputs, rows })
     }
 
-    async fn read_back(&self, file: &DataFile, found: &mut Kept) -> Result<(), VerifyError> {
+    async fn read_back(&self, file: &DataFile, batch_rows: usize, found: &mut Kept) -> Result<(), VerifyError> {
         let location = file.file_path();
-        let read = |source| VerifyError::Read { table: self.name(), location: location.to_owned(), source };
-        let mut rows = self.table.read_file(location, file.file_size_in_bytes(), BATCH_ROWS);
-        while let Some(batch) = rows.try_next().await.map_err(read)? {
-            found.add(&batch).map_err(|error| corrupt(location, &error)).map_err(read)?;
+        let mut rows = self.table.read_file(location, file.file_size_in_bytes(), batch_rows);
+        while let Some(batch) = rows.try_next().await.map_err(|source| self.not_read_back(file, source))? {
+            found.add(&batch).map_err(|error| self.not_read_back(file, corrupt(location, &error)))?;
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    fn not_read_back(&self, file: &DataFile, source: ReadError) -> VerifyError {
+        VerifyError::Read { table: self.name(), location: file.file_path().to_owned(), source }
     }
 }
 
@@ -337,6 +352,20 @@ impl PrepareError {
 }
 
 type Shared = Arc<Mutex<Kept>>;
+
+/// Rows that become a sorted run.
+#[derive(Debug, Default)]
+struct Held {
+    rows: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, batch: RecordBatch) {
+        self.bytes += batch.get_array_memory_size();
+        self.rows.push(batch);
+    }
+}
 
 /// How the inputs are read.
 #[derive(Debug)]
@@ -375,12 +404,11 @@ fn corrupt(location: &str, error: &arrow::error::ArrowError) -> ReadError {
     ReadError::CorruptFile { location: location.to_owned(), problem: error.to_string() }
 }
 
-/// At which size a file is ended, so that those of one rewrite have about the same.
-fn file_bytes(bytes: u64, policy: &Policy) -> u64 {
-    match policy.files_of(bytes) {
+/// How many rows a file gets, so that there are no more files than planned. A file more, and what is left of a day
+/// could be merged again and again.
+fn file_rows(rewrite: &Rewrite, policy: &Policy) -> u64 {
+    match policy.files_of(rewrite.bytes()) {
         1 => u64::MAX,
-        // A sixteenth more: otherwise a rest would become a file of its own where the estimate of the last row group is
-        // a little too high.
-        files => (bytes / files).saturating_mul(17) / 16,
+        files => rewrite.rows().div_ceil(files).max(1),
     }
 }

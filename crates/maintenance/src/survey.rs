@@ -1,5 +1,5 @@
-//! Looks at a table: pins its snapshot, describes the files, and plans. A table that a rewrite would damage is left alone,
-//! with the reason.
+//! Looks at a table: pins its snapshot, describes the files, and plans. A table that a rewrite would damage is left
+//! alone, with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub enum LeftAlone {
 pub async fn survey(table: &TableHandle, policy: &Policy, now_ms: i64) -> Result<Survey, ReadError> {
     let snapshot = table.reader().snapshot().await?;
     let Some(base) = snapshot.snapshot_id() else { return Ok(Survey::Empty) };
+    // Before the files: a table that is left alone costs no manifests.
     let unknown = unknown_columns(table.def(), &snapshot);
     if !unknown.is_empty() {
         return Ok(Survey::LeftAlone(LeftAlone::UnknownColumns(unknown)));
@@ -65,6 +66,7 @@ pub async fn survey(table: &TableHandle, policy: &Policy, now_ms: i64) -> Result
 /// As [`survey`].
 pub async fn is_current(table: &TableHandle, rewrite: &Rewrite) -> Result<bool, ReadError> {
     let files = table.reader().snapshot().await?.plan(&[]).await?;
+    // By name: data files are immutable, and a name is never used twice.
     let live: BTreeSet<&str> = files.iter().map(|file| file.location.as_str()).collect();
     Ok(rewrite.inputs.iter().all(|input| live.contains(input.location.as_str())))
 }
@@ -101,12 +103,12 @@ fn facts(table: &TableHandle, snapshot: &TableSnapshot, files: &[Arc<ScanFile>])
 
 /// The field id of the column by which files follow one another in time.
 fn time_column(def: &TableDef) -> Option<i32> {
-    let sorted = || def.sort.iter().filter_map(|name| def.column(name)).find(|c| c.kind == ColumnType::Timestamptz);
-    match def.partition {
+    let mut sorted = def.sort.iter().filter_map(|name| def.column(name));
+    let column = match def.partition {
         Partition::Day(name) => def.column(name),
-        Partition::Unpartitioned => sorted(),
-    }
-    .map(|column| column.id)
+        Partition::Unpartitioned => sorted.find(|column| column.kind == ColumnType::Timestamptz),
+    };
+    column.map(|column| column.id)
 }
 
 fn first(file: &ScanFile, id: i32) -> Option<i64> {
@@ -118,6 +120,7 @@ fn first(file: &ScanFile, id: i32) -> Option<i64> {
 
 /// Bytes of the largest row group of a file; of the whole file when the manifests do not say where they begin.
 fn largest_row_group(file: &ScanFile) -> u64 {
+    // A row group ends where the next one begins, the last one at the footer: a little too large is on the safe side.
     let starts: Vec<u64> = file.split_offsets.iter().filter_map(|at| u64::try_from(*at).ok()).collect();
     let ends = starts.iter().skip(1).copied().chain([file.size_bytes]);
     starts.iter().zip(ends).map(|(start, end)| end.saturating_sub(*start)).max().unwrap_or(file.size_bytes)

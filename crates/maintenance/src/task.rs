@@ -130,8 +130,8 @@ pub struct Day(pub Option<i32>);
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(day) = self.0 else { return f.write_str("-") };
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`: years begin in March, so that
-        // a leap day is the last of its year.
+        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`: years begin in March, so
+        // that a leap day is the last of its year.
         let shifted = i64::from(day) + 719_468;
         let era = shifted.div_euclid(146_097);
         let of_era = shifted.rem_euclid(146_097);

@@ -1,5 +1,5 @@
-//! Threads with a lower priority than the rest of the process and the jobs of the host: queries and compaction use the CPU
-//! time that these leave.
+//! Threads with a lower priority than the rest of the process and the jobs of the host: queries and compaction use the
+//! CPU time that these leave.
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 

@@ -181,8 +181,8 @@ fn status(field: &str) -> Result<f64, BenchError> {
 fn cpu_seconds() -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string("/proc/self/stat");
     let stat = stat.map_err(|source| BenchError::io("reading /proc/self/stat", source))?;
-    // proc(5): the name of the process may contain spaces; user and system time are fields 14 and 15, and field 3 is the
-    // first one behind the name.
+    // proc(5): the name of the process may contain spaces; user and system time are fields 14 and 15, and field 3 is
+    // the first one behind the name.
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let times = behind_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
     Ok(times.sum::<f64>() / TICKS)
@@ -207,8 +207,9 @@ fn duckdb(dir: &Path, files: &[PathBuf]) -> Result<DuckDb, BenchError> {
         let problem = format!("sorting with DuckDB: {}", String::from_utf8_lossy(&output.stderr));
         BenchError::io(problem, std::io::Error::from(source))
     })?;
-    let number = |name: &str| answer.get(name).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
-    let cost = Cost { seconds: number("seconds"), cpu_seconds: number("cpu"), memory_bytes: number("rss") };
+    let [seconds, cpu_seconds, memory_bytes] =
+        ["seconds", "cpu", "rss"].map(|name| answer.get(name).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN));
+    let cost = Cost { seconds, cpu_seconds, memory_bytes };
     let size = std::fs::metadata(&out).map_err(|source| BenchError::io("looking at DuckDB's file", source))?;
     Ok(DuckDb { cost, bytes: size.len() as f64 })
 }

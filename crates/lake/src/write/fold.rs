@@ -43,6 +43,7 @@ impl Folding {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
+        // Keys of rows compare as bytes, also with those of the batch before (Arrow's row format).
         let columns: Vec<_> = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
         let keys = self.converter.convert_columns(&columns)?;
         let last = keys.row(keys.num_rows() - 1);
@@ -65,6 +66,7 @@ impl Folding {
         if self.held.is_empty() {
             return Ok(None);
         }
+        // One batch: the fold sees all rows of a key, wherever they were cut.
         let rows = concat_batches(&self.schema, &take(&mut self.held))?;
         (self.fold)(&rows).map(Some)
     }
@@ -78,16 +80,17 @@ mod tests {
     use super::*;
     use crate::tests::{def, rows};
 
+    fn key(batch: &RecordBatch, row: usize) -> Result<Vec<u8>, ArrowError> {
+        let columns = [batch.column(0).slice(row, 1), batch.column(1).slice(row, 1)];
+        let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        Ok(RowConverter::new(fields)?.convert_columns(&columns)?.row(0).as_ref().to_vec())
+    }
+
     /// Keeps the last row of each (node, ts).
     fn last_of_each(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let key = |row: usize| -> Result<_, ArrowError> {
-            let columns = [batch.column(0).slice(row, 1), batch.column(1).slice(row, 1)];
-            let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-            Ok(RowConverter::new(fields)?.convert_columns(&columns)?.row(0).as_ref().to_vec())
-        };
         let mut kept = Vec::new();
         for row in 0..batch.num_rows() {
-            if row + 1 == batch.num_rows() || key(row)? != key(row + 1)? {
+            if row + 1 == batch.num_rows() || key(batch, row)? != key(batch, row + 1)? {
                 kept.push(batch.slice(row, 1));
             }
         }

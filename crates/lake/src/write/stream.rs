@@ -1,5 +1,5 @@
 //! Data files larger than memory: sorted inputs are merged, and row groups are encoded, sealed and uploaded as they
-//! fill. A file that has reached its size is completed and the next one begun. Other files are encoded whole (`sink`),
+//! fill. A file that has its rows is completed and the next one begun. Other files are encoded whole (`sink`),
 //! which costs one request instead of many.
 
 use std::mem::take;
@@ -34,8 +34,9 @@ const ROW_GROUP_SHARE: usize = 8;
 pub struct MergeOptions {
     /// What the merge may take, bytes: half of it for a batch of each input.
     pub memory_bytes: usize,
-    /// A file that has so many bytes is completed, and what follows goes to the next one.
-    pub file_bytes: u64,
+    /// A file that has so many rows is completed, and what follows goes to the next one. By rows and not by bytes, so
+    /// that the number of files is known before.
+    pub file_rows: u64,
     /// Makes fewer rows of those with equal sort keys; a table without a sort order is not folded.
     pub fold: Option<FoldRows>,
 }
@@ -92,7 +93,7 @@ impl FileWriter {
         Ok(files)
     }
 
-    /// Writes one file: the first rows and what follows them, until it has its size.
+    /// Writes one file: the first rows and what follows them, until it has its rows.
     async fn stream(
         &self,
         first: RecordBatch,
@@ -106,9 +107,11 @@ impl FileWriter {
         let upload = self.store().upload(&location, &Tags::default()).await?;
         let mut file = FileStream { table: self.table(), writer, sealer, upload };
         let mut batch = Some(first);
+        let mut written = 0;
         while let Some(merged) = batch {
             file = file.write(&merged).await?;
-            if file.size_bytes() >= options.file_bytes {
+            written += merged.num_rows() as u64;
+            if written >= options.file_rows {
                 break;
             }
             batch = match rows.next().await {
@@ -245,11 +248,6 @@ impl FileStream {
             Ok((bytes, ())) => self.send(bytes).await,
             Err(source) => Err(self.fail(source).await),
         }
-    }
-
-    /// Bytes of the file so far; of the row group that fills, what it will take about.
-    fn size_bytes(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
     }
 
     /// The metadata of the complete file, and its size in bytes.

@@ -37,7 +37,7 @@ async fn one_of_many_that_ask_at_once_gets_a_lease_and_the_others_after_it(place
 
 async fn a_lease_passes_on_when_it_has_ended_and_its_former_holder_learns_of_it(place: Place) {
     let leases = place.lake().await.leases().await.unwrap();
-    let dead = leases.acquire("silver.t/1", "dead", Duration::from_millis(500)).await.unwrap().unwrap();
+    let dead = leases.acquire("silver.t/1", "dead", Duration::from_secs(3)).await.unwrap().unwrap();
     assert_eq!(leases.acquire("silver.t/1", "heir", LONG).await.unwrap(), None);
     let asked = async {
         loop {

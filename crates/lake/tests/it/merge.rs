@@ -20,7 +20,7 @@ use crate::servers::{Servers, python};
 on_both!(a_merged_file_has_every_row_of_its_inputs_once_and_in_order);
 
 const MEMORY_BYTES: usize = 64 << 20;
-const OPTIONS: MergeOptions = MergeOptions { memory_bytes: MEMORY_BYTES, file_bytes: u64::MAX, fold: None };
+const OPTIONS: MergeOptions = MergeOptions { memory_bytes: MEMORY_BYTES, file_rows: u64::MAX, fold: None };
 const MIB: usize = 1 << 20;
 
 async fn a_merged_file_has_every_row_of_its_inputs_once_and_in_order(place: Place) {

@@ -32,8 +32,7 @@ pub(super) fn add(array: &ArrayRef, seed: u64, rows: &mut [u64]) -> Result<u64, 
         }
         DataType::Binary => {
             let values = array.as_binary::<i32>();
-            let hash = |value: &[u8]| join(of_bytes(value), seed);
-            values.iter().zip(rows).fold(0, |sum, (value, row)| plus(sum, row, value.map(hash)))
+            values.iter().zip(rows).fold(0, |sum, (value, row)| plus(sum, row, value.map(|v| join(of_bytes(v), seed))))
         }
         DataType::Dictionary(_, _) => words(word_column(array)?, seed, rows),
         other => return Err(ArrowError::NotYetImplemented(format!("values of type {other} have no hash"))),

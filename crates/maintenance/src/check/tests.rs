@@ -5,12 +5,11 @@ use arrow::array::{
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use proptest::prelude::*;
-use tables::def::{Column, ColumnType, Partition, TableName, column};
+use tables::def::{ColumnType, Partition, TableName, column};
 
 use super::*;
 
 fn def() -> TableDef {
-    let optional = |column: Column| column.optional();
     TableDef {
         name: TableName { namespace: "silver", name: "t" },
         doc: "rows of the tests",
@@ -18,8 +17,8 @@ fn def() -> TableDef {
             column(7, "node", ColumnType::String, "").word(),
             column(2, "ts", ColumnType::Timestamptz, ""),
             column(4, "seq", ColumnType::Long, ""),
-            optional(column(9, "share", ColumnType::Double, "")),
-            optional(column(11, "id", ColumnType::String, "")),
+            column(9, "share", ColumnType::Double, "").optional(),
+            column(11, "id", ColumnType::String, "").optional(),
         ],
         partition: Partition::Day("ts"),
         sort: &["node", "ts"],

@@ -57,19 +57,10 @@ impl Runs {
         let Some(first) = sorted.first() else { return Ok(()) };
         let path = self.next_path()?;
         let file = File::create_new(&path).map_err(|source| SpillError::File { path: path.clone(), source })?;
-        let encode = |source| SpillError::Encode { path: path.clone(), source };
-        // The stream format, in which a dictionary may be replaced by another; the file format allows one.
-        let mut writer = StreamWriter::try_new(BufWriter::new(file), first.schema_ref()).map_err(encode)?;
-        for batch in sorted {
-            // In pieces: the merge holds one of each run.
-            for start in (0..batch.num_rows()).step_by(batch_rows.max(1)) {
-                let rows = batch_rows.max(1).min(batch.num_rows() - start);
-                writer.write(&batch.slice(start, rows)).map_err(encode)?;
-            }
-        }
-        writer.finish().map_err(encode)?;
-        drop(writer);
+        let written = encode(BufWriter::new(file), first, sorted, batch_rows.max(1));
+        written.map_err(|source| SpillError::Encode { path: path.clone(), source })?;
         let size = std::fs::metadata(&path).map_err(|source| SpillError::File { path: path.clone(), source })?.len();
+        // Counted after it was written: one run more than allowed may lie on the disk for a moment.
         self.files.push(path);
         self.bytes += size;
         if self.bytes > self.allowed_bytes {
@@ -93,9 +84,27 @@ impl Runs {
 
     /// The rows of each run. The files are removed when the last stream is dropped.
     pub(super) fn open(self) -> Result<Vec<SortedRows>, SpillError> {
+        // Shared by the streams: the directory goes with the last of them, also when the merge fails.
         let dir = Arc::new(self.dir);
         self.files.into_iter().map(|path| open(path, Arc::clone(&dir))).collect()
     }
+}
+
+/// Writes rows as a stream. The stream format lets a dictionary be replaced by another; the file format allows one.
+fn encode(
+    file: BufWriter<File>,
+    first: &RecordBatch,
+    sorted: &[RecordBatch],
+    batch_rows: usize,
+) -> Result<(), ArrowError> {
+    let mut writer = StreamWriter::try_new(file, first.schema_ref())?;
+    for batch in sorted {
+        // In pieces: the merge holds one of each run.
+        for start in (0..batch.num_rows()).step_by(batch_rows) {
+            writer.write(&batch.slice(start, batch_rows.min(batch.num_rows() - start)))?;
+        }
+    }
+    writer.finish()
 }
 
 fn open(path: PathBuf, dir: Arc<Option<TempDir>>) -> Result<SortedRows, SpillError> {
@@ -104,6 +113,7 @@ fn open(path: PathBuf, dir: Arc<Option<TempDir>>) -> Result<SortedRows, SpillErr
     let reader = reader.map_err(|source| SpillError::Encode { path: path.clone(), source })?;
     // Reads from a local disk block the thread shortly: it is one of the compactor's own.
     let rows = reader.map(move |batch| {
+        // Moves the directory into the closure, which otherwise would not hold it.
         let _dir = &dir;
         batch.map_err(|error| ReadError::CorruptFile {
             location: path.display().to_string(),
@@ -128,6 +138,10 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
+    fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
+        batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
     #[tokio::test]
     async fn runs_are_read_back_in_pieces_with_their_words_and_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
@@ -145,9 +159,6 @@ mod tests {
         }
         let sizes: Vec<usize> = found[0].iter().map(RecordBatch::num_rows).collect();
         assert_eq!(sizes, [2, 1, 2]);
-        let numbers = |batches: &[RecordBatch]| {
-            batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>()
-        };
         assert_eq!((numbers(&found[0]), numbers(&found[1])), (vec![0, 1, 2, 3, 4], vec![9]));
         let last = found[0][2].column(0).as_dictionary::<Int32Type>();
         let words: Vec<Option<&str>> = last.downcast_dict::<arrow::array::StringArray>().unwrap().into_iter().collect();

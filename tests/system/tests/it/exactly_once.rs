@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::Place;
+use crate::program::Program;
 use crate::wait_until;
 
 /// Kills of ingest between two other faults.
@@ -42,6 +43,48 @@ fn every_event_lands_once_while_everything_is_killed() {
 #[ignore = "ten minutes: make torture"]
 fn torture_every_event_lands_once_while_everything_is_killed() {
     survive(250);
+}
+
+#[test]
+fn every_event_lands_once_while_a_compactor_is_killed_beside_ingest() {
+    let _alone = alone();
+    let (mut chance, seed) = Chance::seeded();
+    let mut log = FaultLog::new();
+    let place = Place::remote(2);
+    Ingest::start_as(&place, "one").wait_for_log("reading begins");
+    let fleet = Fleet::start(&place, 4, 2_000, seed);
+    let mut killed = 0;
+    while killed < 8 {
+        let mut compactor = start_compactor(&place);
+        killed += u32::from(kill_once(&place, &mut chance, &mut log));
+        compactor.kill();
+        assert_unharmed(&compactor);
+    }
+    let account = fleet.stop();
+    let ingest = Ingest::start_as(&place, "one");
+    let mut compactor = start_compactor(&place);
+    place.wait_for_no_lag(&[&ingest]);
+    compactor.wait_for_log("files replaced");
+    assert_unharmed(&compactor);
+    ingest.0.terminate().ok();
+    compactor.terminate().ok();
+    place.assert_audit_holds();
+    assert_eq!(place.oracle("silver.events", &[]), account.expected);
+}
+
+/// One that merges whatever two files there are of one size.
+fn start_compactor(place: &Place) -> Program {
+    let mut command = place.command("causeway-compactor");
+    for setting in ["compactor.fan_in=2", "compactor.interval=100ms", "compactor.lease=15s"] {
+        command.args(["--set", setting]);
+    }
+    Program::start(command)
+}
+
+fn assert_unharmed(compactor: &Program) {
+    for text in ["panicked", "refused before its commit"] {
+        assert!(compactor.logged(text).is_none(), "{}", compactor.last_lines());
+    }
 }
 
 fn survive(kills: u32) {

@@ -1,8 +1,8 @@
 //! Leases of work that several processes share: who does a piece of it, and until when. A table of its own in the
 //! catalog's database, whose clock alone counts: the clocks of the processes may differ.
 //!
-//! A lease avoids double work and no more. What is done under it must be right also when two processes do it at the same
-//! time: one that was paused goes on until it asks whether it still holds its lease.
+//! A lease avoids double work and no more. What is done under it must be right also when two processes do it at the
+//! same time: one that was paused goes on until it asks whether it still holds its lease.
 
 use std::sync::Arc;
 use std::time::Duration;

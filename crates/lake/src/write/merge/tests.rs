@@ -40,6 +40,27 @@ fn inputs_are_merged_by_node_then_time_and_equal_keys_in_the_order_of_the_inputs
     assert_eq!(seqs(&merged(vec![x, vec![], y], &NODE_AND_TIME).unwrap()), [4, 1, 5, 2, 6, 3]);
 }
 
+/// Rows of one node, one microsecond apart.
+fn stretch(from: i64, count: i64) -> RecordBatch {
+    rows(&(from..from + count).map(|seq| ("a", seq, seq)).collect::<Vec<_>>())
+}
+
+#[test]
+fn long_runs_of_one_input_are_not_copied() {
+    let long = LONG_RUN as i64;
+    let x = stretch(0, 2 * long);
+    let y = stretch(2 * long, 10);
+    let z = vec![stretch(2 * long + 10, long), stretch(4 * long, long)];
+    let found = merged(vec![vec![y, stretch(3 * long + 10, 5)], z, vec![x.clone()]], &NODE_AND_TIME).unwrap();
+    assert_eq!(found[0], x);
+    // Shared with the input, and no copy of it.
+    let values = |batch: &RecordBatch| batch.column(2).as_primitive::<Int64Type>().values().as_ptr();
+    assert_eq!(values(&found[0]), values(&x));
+    let all = seqs(&found);
+    assert!(all.is_sorted());
+    assert_eq!(all.len() as i64, 4 * long + 15);
+}
+
 #[test]
 fn nulls_come_first_and_without_a_sort_order_inputs_follow_one_another() {
     let inputs = || vec![vec![rows(&[("a", 1, 3), ("a", 2, 4)])], vec![rows(&[("a", 3, 1), ("a", 4, 2)])]];

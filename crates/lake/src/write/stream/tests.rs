@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::table::schema;
 use crate::tests::{def, rows};
 
-const OPTIONS: MergeOptions = MergeOptions { memory_bytes: 64 << 20, file_bytes: u64::MAX, fold: None };
+const OPTIONS: MergeOptions = MergeOptions { memory_bytes: 64 << 20, file_rows: u64::MAX, fold: None };
 const DAY: i64 = 86_400_000_000;
 
 fn writer(def: &TableDef) -> (tempfile::TempDir, FileWriter) {
@@ -63,7 +63,8 @@ async fn a_file_of_several_row_groups_has_every_row_in_order_and_is_described_as
         own.chunks(100).map(rows).collect::<Vec<_>>()
     };
     let inputs = [of_input(0), of_input(1)];
-    let merged = writer.merge(inputs.iter().map(|batches| input(batches)).collect(), OPTIONS);
+    let little = MergeOptions { memory_bytes: 256 << 10, ..OPTIONS };
+    let merged = writer.merge(inputs.iter().map(|batches| input(batches)).collect(), little);
     let merged = merged.await.unwrap().remove(0);
     let whole = writer.encode(inputs.concat()).unwrap().remove(0);
     let whole = whole.data_file();
@@ -138,20 +139,22 @@ fn many(node: &str, seqs: std::ops::Range<i64>) -> RecordBatch {
     rows(&seqs.map(|seq| (node, seq, seq)).collect::<Vec<_>>())
 }
 
+/// Sequence numbers from one on, in stretches with as long gaps between them.
+fn stretches(from: i64) -> SortedRows {
+    input(&(0..8).map(|i| many("a", from + 4_000 * i..from + 4_000 * i + 2_000)).collect::<Vec<_>>())
+}
+
 #[tokio::test]
-async fn a_file_that_has_its_size_is_followed_by_another_and_all_are_in_order() {
+async fn a_file_that_has_its_rows_is_followed_by_another_and_all_are_in_order() {
     let (_dir, writer) = writer(&def());
-    let batches = |from: i64| (0..8).map(move |i| many("a", from + 4_000 * i..from + 4_000 * i + 2_000));
-    let inputs = || [0, 2_000].map(|from| input(&batches(from).collect::<Vec<_>>())).into_iter().collect::<Vec<_>>();
-    let one = writer.merge(inputs(), OPTIONS).await.unwrap();
-    assert_eq!(one.len(), 1);
-    let quarter = MergeOptions { file_bytes: one[0].file_size_in_bytes() / 4, ..OPTIONS };
-    let found = writer.merge(inputs(), quarter).await.unwrap();
-    assert!((3..=8).contains(&found.len()), "{} files", found.len());
-    assert_eq!(found.iter().map(DataFile::record_count).sum::<u64>(), 32_000);
+    let one = writer.merge(vec![stretches(0), stretches(2_000)], OPTIONS).await.unwrap();
+    assert_eq!(one.iter().map(DataFile::record_count).collect::<Vec<_>>(), [32_000]);
+    let third = MergeOptions { file_rows: 10_667, ..OPTIONS };
+    let found = writer.merge(vec![stretches(0), stretches(2_000)], third).await.unwrap();
+    // Of whole batches: a file may have some rows more, the last one has less.
+    assert_eq!(found.iter().map(DataFile::record_count).collect::<Vec<_>>(), [12_000, 12_000, 8_000]);
     for pair in found.windows(2) {
-        let bound = |bounds: &std::collections::HashMap<i32, iceberg::spec::Datum>| bounds[&4].clone();
-        assert!(bound(pair[0].upper_bounds()) < bound(pair[1].lower_bounds()));
+        assert!(pair[0].upper_bounds()[&4] < pair[1].lower_bounds()[&4], "by sequence number");
         assert_ne!(pair[0].file_path(), pair[1].file_path());
     }
     for file in &found {

@@ -126,6 +126,7 @@ impl Total {
         self.count = self.count.saturating_add(other.count);
         self.sum_bytes = self.sum_bytes.saturating_add(other.sum_bytes);
         self.sketch.merge(&other.sketch);
+        // A side without a duration has no minimum and no maximum to combine.
         self.durations = match (self.durations, other.durations) {
             (Some(a), Some(b)) => Some(Durations {
                 timed: a.timed.saturating_add(b.timed),
@@ -142,8 +143,8 @@ impl Total {
 /// come in does not matter, and folding rows that are folded already changes nothing.
 ///
 /// # Errors
-/// The rows do not have the table's columns, or a value that this crate never writes: a negative count, a sketch that is
-/// none.
+/// The rows do not have the table's columns, or a value that this crate never writes: a negative count, a sketch that
+/// is none.
 pub fn fold(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let partials = Partials::of(rows)?;
     let mut origins: Vec<(&str, &str)> = Vec::new();
@@ -175,16 +176,16 @@ struct Sums {
     sketched: u128,
     shortest_ns: Option<i64>,
     longest_ns: Option<i64>,
-    /// Of every measure and sketch bucket times a hash of its key: a number that is moved from one key to another changes
-    /// it.
+    /// Of every measure and sketch bucket times a hash of its key: a number that is moved from one key to another
+    /// changes it.
     checksum: u64,
 }
 
 /// The columns that add up.
 const MEASURES: [&str; 4] = ["count", "sum_duration_ns", "sum_bytes", "timed"];
 
-/// What folding keeps, node by node. Equal for two sets of rows, it shows that one can be folded to the other; differing
-/// values name a node and a column.
+/// What folding keeps, node by node. Equal for two sets of rows, it shows that one can be folded to the other;
+/// differing values name a node and a column.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conserved {
     nodes: BTreeMap<String, Sums>,
@@ -235,6 +236,7 @@ impl Sums {
         let duration = optional(partials.sum_duration_ns, row);
         let values = [partials.count[row], duration.unwrap_or(0), partials.sum_bytes[row], partials.timed[row]];
         let key = key_hash(partials, row);
+        // A sum of products: it is the same before and after counts of one key were added.
         for (number, value) in (0..).zip(values) {
             let weight = hash::join(key, number);
             self.checksum = self.checksum.wrapping_add(weight.wrapping_mul(value.cast_unsigned()));
