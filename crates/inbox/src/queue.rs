@@ -90,7 +90,7 @@ impl Queue {
             // The origin of the queue's own URL: other servers than AWS have no address that follows from the region.
             .endpoint_url(parsed.origin().ascii_serialization())
             .http_client(http::Http::new().map_err(QueueError::Http)?)
-            .credentials_provider(keys::Keys(keys.clone()))
+            .credentials_provider(keys::Keys::of(keys.clone()))
             // The provider renews temporary credentials; a cache before it would keep them after they have expired.
             .identity_cache(IdentityCache::no_cache())
             // It measures how a body is polled, which `http` does not do: a long poll would count as stalled.

@@ -5,8 +5,15 @@ use aws_credential_types::provider::future;
 use aws_sdk_sqs::config::{Credentials, ProvideCredentials};
 use objects::Bucket;
 
+/// The credentials that a bucket is reached with.
 #[derive(Debug)]
-pub(super) struct Keys(pub(super) Bucket);
+pub(super) struct Keys(Bucket);
+
+impl Keys {
+    pub(super) const fn of(bucket: Bucket) -> Self {
+        Self(bucket)
+    }
+}
 
 impl ProvideCredentials for Keys {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
