@@ -1,10 +1,10 @@
 //! Files that S3 has archived: a query says before it runs what is archived, and reads copies once they are there.
 
 use lake::{Lake, LakeOptions};
+use object_store::{Attribute, ObjectStore, ObjectStoreExt, PutOptions};
 use objects::tiers::{Speed, Tiers};
 use objects::{RestoreOrder, S3Options};
 use query_engine::{Engine, Limits, Query, QueryError};
-use reqwest::Client;
 use tempfile::TempDir;
 
 use crate::fixture::{Fixture, event};
@@ -28,14 +28,13 @@ async fn files(lake: &Lake) -> Vec<String> {
 }
 
 /// Moves an object to Deep Archive, as a rule of the bucket does.
-async fn archive(s3: &S3, location: &str) {
-    let path = location.strip_prefix("s3:/").unwrap();
-    let copy = Client::new()
-        .put(format!("{}{path}", s3.endpoint()))
-        .header("x-amz-copy-source", path)
-        .header("x-amz-storage-class", "DEEP_ARCHIVE");
-    let answer = copy.send().await.unwrap();
-    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+async fn archive(lake: &Lake, location: &str) {
+    let objects = lake.store().objects();
+    let path = lake.store().path(location).unwrap();
+    let content = objects.get(&path).await.unwrap().bytes().await.unwrap();
+    let mut options = PutOptions::default();
+    options.attributes.insert(Attribute::StorageClass, "DEEP_ARCHIVE".into());
+    objects.put_opts(&path, content.into(), options).await.unwrap();
 }
 
 async fn rows(lake: &Lake, sql: &str) -> Result<usize, QueryError> {
@@ -55,7 +54,7 @@ async fn a_query_of_archived_files_names_them_and_the_command_and_is_answered_on
     assert_eq!(rows(&ruled, sql).await.unwrap(), 2);
     let files = files(&ruled).await;
     for location in &files {
-        archive(&s3, location).await;
+        archive(&ruled, location).await;
     }
     let command = "`causeway restore silver.events --from 2026-03-01 --to 2026-03-01`";
     // With the rule of 365 days nothing is asked for before the read, which fails by itself.
