@@ -189,12 +189,12 @@ impl Worker {
         let name = table.def.name;
         let handle = self.handle(table).await?;
         let found = survey(&handle, &self.options.policy, self.clock.now_ms()).await;
-        let plan = match found.map_err(|source| TaskError::Read { table: name, source })? {
-            Survey::Empty => return Ok(Vec::new()),
-            Survey::LeftAlone(source) => return Err(TaskError::LeftAlone { table: name, source }),
-            Survey::Planned(plan) => plan,
-        };
+        let found = found.map_err(|source| TaskError::Read { table: name, source })?;
+        if let Survey::LeftAlone(source) = found {
+            return Err(TaskError::LeftAlone { table: name, source });
+        }
         self.metrics.left_alone.get_or_create(&TableLabel::of(name)).set(0);
+        let Survey::Planned(plan) = found else { return Ok(Vec::new()) };
         self.metrics.show(name, &plan);
         Ok(plan.tasks)
     }

@@ -27,7 +27,8 @@ pub struct FileFacts {
     pub day: Option<i32>,
     /// Its earliest time, unix microseconds; `None` when unknown.
     pub first_us: Option<i64>,
-    /// When it was committed, unix milliseconds; `None` when the snapshot that added it is not kept any more.
+    /// When its rows were committed, unix milliseconds; `None` when the snapshot that added it is a rewrite, or is not
+    /// kept any more.
     pub added_ms: Option<i64>,
 }
 

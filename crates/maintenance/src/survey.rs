@@ -32,6 +32,10 @@ pub enum LeftAlone {
     RowLevelDeletes,
     #[error("it has columns that this version does not know and would drop: {}; upgrade, or drop the columns", .0.join(", "))]
     UnknownColumns(Vec<String>),
+    #[error(
+        "it lists the file {0} more than once, so that its rows are read as often: take the entries away with the program that          added them"
+    )]
+    ListedTwice(String),
 }
 
 /// Looks at a table.
@@ -51,6 +55,10 @@ pub async fn survey(table: &TableHandle, policy: &Policy, now_ms: i64) -> Result
         Err(ReadError::Deletes { .. }) => return Ok(Survey::LeftAlone(LeftAlone::RowLevelDeletes)),
         Err(error) => return Err(error),
     };
+    // A replacement would be refused, and the rewrite begun again and again.
+    if let Some(file) = listed_twice(&files) {
+        return Ok(Survey::LeftAlone(LeftAlone::ListedTwice(file)));
+    }
     let facts = TableFacts {
         table: table.def().name,
         base,
@@ -71,6 +79,12 @@ pub async fn is_current(table: &TableHandle, rewrite: &Rewrite) -> Result<bool, 
     Ok(rewrite.inputs.iter().all(|input| live.contains(input.location.as_str())))
 }
 
+fn listed_twice(files: &[Arc<ScanFile>]) -> Option<String> {
+    let mut known = BTreeSet::new();
+    let twice = files.iter().find(|file| !known.insert(file.location.as_str()));
+    twice.map(|file| file.location.clone())
+}
+
 /// Columns of the table that the definition does not have: a rewrite would leave out their values.
 fn unknown_columns(def: &TableDef, snapshot: &TableSnapshot) -> Vec<String> {
     let known: BTreeSet<String> = def.columns.iter().map(|column| column.id.to_string()).collect();
@@ -80,8 +94,9 @@ fn unknown_columns(def: &TableDef, snapshot: &TableSnapshot) -> Vec<String> {
 }
 
 fn facts(table: &TableHandle, snapshot: &TableSnapshot, files: &[Arc<ScanFile>]) -> Vec<FileFacts> {
-    let added: BTreeMap<i64, i64> =
-        snapshot.history().into_iter().map(|past| (past.snapshot_id, past.committed_ms)).collect();
+    // A rewrite brings no rows: it does not keep a day open.
+    let brought = snapshot.history().into_iter().filter(|past| past.operation != "replace");
+    let added: BTreeMap<i64, i64> = brought.map(|past| (past.snapshot_id, past.committed_ms)).collect();
     let time = time_column(table.def());
     let order = table.sort_order_id();
     let facts = files.iter().map(|file| FileFacts {

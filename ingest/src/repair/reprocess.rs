@@ -10,6 +10,7 @@
 //! What landed is decided by `ops.ledger` and not anew: dead letters, forwarded messages and repetitions leave the rows
 //! that they left. Until the commit nothing changes; files of a run that ended before it are orphans.
 
+mod check;
 mod error;
 mod former;
 mod ledger;
@@ -124,6 +125,10 @@ impl Reprocess {
         // After the heads, and at least as far: what a table has landed is made again from these two alone.
         let bronze = settled(lake, ("bronze", "messages"), &heads).await?;
         let ledger = settled(lake, ("ops", "ledger"), &heads).await?;
+        for (table, head) in &heads {
+            check::refuse_unknown_columns(table, head)?;
+            check::refuse_gaps(table, head, &ledger)?;
+        }
         let begins = messages::begins(&bronze, since_us).await?;
         let mut targets = Vec::new();
         for (table, head) in heads {
@@ -198,6 +203,8 @@ impl Target {
     async fn swap(&self) -> Result<Swapped, ReprocessError> {
         for _ in 0..SWAPS {
             let head = self.newest_head().await?;
+            // A column may have come since the rows were made.
+            check::refuse_unknown_columns(self.table, &head)?;
             let former = Former::find(&head, self).await?;
             let carried = former.carry(&head, self).await?;
             let outputs: Vec<DataFile> = self.files.iter().cloned().chain(carried).collect();

@@ -9,6 +9,7 @@ use ingest::repair::reprocess::{Report, Reprocess, ReprocessError, reprocess};
 use lake::commit::{ActionOutcome, DeleteFiles, Evolve, Maintenance, Replace, RowCount};
 use lake::{DataFile, TableHandle, TableSnapshot, Token};
 use service_kit::clock::Clock;
+use tables::def::{ColumnType, column};
 use tables::registry::{self, Content, Table};
 
 use super::*;
@@ -318,6 +319,29 @@ async fn rows_of_before_a_schema_step_get_the_values_that_it_brought() {
     assert_eq!(held(&place).await, right);
     let weights = place.rows("silver", "events").await;
     assert_eq!(weights.column_by_name("duration_weight").unwrap().null_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_a_column_of_a_newer_version_stays_as_it_is() {
+    let place = Place::new();
+    filled(&place).await;
+    let events = table("silver", "events");
+    let mut newer = events.def.clone();
+    newer.columns.push(column(900, "new", ColumnType::Long, "of a newer version").optional());
+    // Made before, as by a command that looks, and then takes long.
+    let mut planned = Reprocess::plan(&place.lake().await, &[events], 0).await.unwrap();
+    planned.make().await.unwrap();
+    let evolve = Maintenance::Evolve(Box::new(Evolve { def: newer }));
+    committed(handle(&place, events).await.maintain(&evolve, Token::random()).await);
+    let before = head(&place, events).await.snapshot_id();
+    let refused = [
+        planned.swap(&mut Vec::new()).await.unwrap_err(),
+        Reprocess::plan(&place.lake().await, &[events], 0).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.to_string().contains("columns that this version does not know: new;"), "{error}");
+    }
+    assert_eq!(head(&place, events).await.snapshot_id(), before);
 }
 
 /// As [`parts`], with a readiness of its own.

@@ -88,6 +88,7 @@ async fn remade_rows_take_the_place_of_the_former_ones_and_what_others_landed_me
     assert_eq!((after.total_records(), offsets(&writer).await), (Some(35), vec![30, 5]));
     let last = after.history().pop().unwrap();
     assert_eq!((&*last.operation, last.summary["causeway.remade"].as_str()), ("overwrite", "topic/0:0-20"));
+    assert_eq!(last.summary["causeway.offsets"], "topic/0=30,topic/1=5", "the table can go back to it");
     land(&writer, &[range(0, 30, 40)]).await;
     place.assert_landed(&[40, 5]);
 }

@@ -1,7 +1,7 @@
 //! Why rows were not made again.
 
 use arrow::error::ArrowError;
-use event_schema::position::TopicPartition;
+use event_schema::position::{OffsetRange, TopicPartition};
 use lake::commit::{CommitError, Conflict, StopReason};
 use lake::{EnsureError, ReadError, TableSnapshot, WriteError};
 
@@ -35,6 +35,16 @@ pub enum ReprocessError {
         "{of} does not hold all that {table} has landed of {at}: start ingest, which lands it, and give the command again"
     )]
     Behind { of: String, table: String, at: TopicPartition },
+    #[error(
+        "{table} has columns that this version does not know: {columns}; they would be lost, so that nothing was changed: use the \
+         version that ingest has"
+    )]
+    UnknownColumns { table: String, columns: String },
+    #[error(
+        "ops.ledger does not have the messages {gap}, which {table} has landed: which of their rows landed is not known, so that \
+         nothing was changed"
+    )]
+    NotInLedger { table: String, gap: OffsetRange },
     #[error("bronze.messages cannot be read")]
     Message(#[source] ArrowError),
     #[error(

@@ -74,6 +74,8 @@ impl Action for Remake {
         let previous = parent.map(|s| &s.summary().additional_properties);
         let mut summary = snapshot::summary(previous, Counts::of(&self.outputs), removed);
         summary.insert(SUMMARY_REMADE.to_owned(), format_ranges(&self.ranges));
+        // So that the table can go back to this snapshot when those behind it have left the metadata.
+        summary.extend(snapshot::standing(base.facts));
         // Rows may differ (Iceberg spec, "Snapshots"): incremental readers must not skip this snapshot.
         let new = NewSnapshot {
             operation: Operation::Overwrite,
