@@ -42,6 +42,8 @@ pub struct Metrics {
     pub(crate) rows: PerTable<Counter>,
     pub(crate) files_removed: PerTable<Counter>,
     pub(crate) files_added: PerTable<Counter>,
+    pub(crate) tagged_files: PerTable<Counter>,
+    pub(crate) untagged_files: PerTable<Counter>,
     pub(crate) rewrite_seconds: PerTable<Histogram>,
     pub(crate) commit_seconds: PerTable<Histogram>,
     files: PerTable<Number>,
@@ -68,6 +70,8 @@ impl Metrics {
             rows: Family::default(),
             files_removed: Family::default(),
             files_added: Family::default(),
+            tagged_files: Family::default(),
+            untagged_files: Family::default(),
             rewrite_seconds: Family::new_with_constructor(seconds),
             commit_seconds: Family::new_with_constructor(seconds),
             files: Family::default(),
@@ -94,6 +98,21 @@ impl Metrics {
         registry.register("rows", "Rows that rewrites have read", self.rows.clone());
         registry.register("files_removed", "Data files that commits have taken away", self.files_removed.clone());
         registry.register("files_added", "Data files that commits have put in their place", self.files_added.clone());
+        let of_tags = [
+            (
+                "tagged_files",
+                "Merged data files tagged as complete, which the rule of the bucket may move",
+                &self.tagged_files,
+            ),
+            (
+                "untagged_files",
+                "Merged data files that were not tagged: they stay in S3 Standard",
+                &self.untagged_files,
+            ),
+        ];
+        for (name, help, counter) in of_tags {
+            registry.register(name, help, counter.clone());
+        }
         let times = [
             ("rewrite", "Time to read, write and check the files of one task", &self.rewrite_seconds),
             ("commit", "Time of one commit", &self.commit_seconds),

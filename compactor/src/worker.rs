@@ -5,14 +5,14 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lake::{FoldRows, Lake, Lease, Leases, TableHandle};
+use lake::{DataFile, FoldRows, Lake, Lease, Leases, TableHandle};
 use maintenance::rewrite::{PrepareError, Rewriter, Verified, VerifyError};
 use maintenance::task::{Rewrite, Work};
 use maintenance::{LandError, Landed, Survey, Task, is_current, land, survey};
 use service_kit::admin::Condition;
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, in_a_line};
-use tables::def::TableName;
+use tables::def::{TableDef, TableName};
 use tables::registry::Table;
 
 use crate::error::TaskError;
@@ -289,11 +289,33 @@ impl Worker {
             Landed::Committed(committed) => {
                 self.count_replaced(&label, rewrite, verified);
                 log_replaced(name, rewrite, verified, committed.swaps);
+                self.tag(handle.def(), verified.files()).await;
                 Ok(Outcome::Replaced)
             }
             Landed::Conflict(conflict) => {
                 warn(name, &conflict, "a rewrite came too late; the table is planned anew");
                 Ok(Outcome::Conflict)
+            }
+        }
+    }
+
+    /// Tags files that a commit names, so that the rule of the bucket may move them to cheaper storage classes. Tagged
+    /// before the commit, an orphan would move too, and be billed for months.
+    async fn tag(&self, def: &TableDef, files: &[DataFile]) {
+        let store = self.lake.store();
+        if !def.tiers || !store.supports_tags() {
+            return;
+        }
+        let label = TableLabel::of(def.name);
+        for file in files {
+            match store.complete(file.file_path()).await {
+                Ok(()) => {
+                    self.metrics.tagged_files.get_or_create(&label).inc();
+                }
+                Err(error) => {
+                    self.metrics.untagged_files.get_or_create(&label).inc();
+                    warn(def.name, &error, "a merged file was not tagged; it moves to no cheaper class");
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use lake::DataFile;
-use objects::{Store, TagError, Tags};
+use objects::{Store, TagError};
 use service_kit::run::in_a_line;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,9 +13,6 @@ use crate::metrics::Metrics;
 
 /// Files that wait for their tag, at most: those of some minutes.
 const WAITING: usize = 4_096;
-/// How often a tag is tried to be set. The last pause makes it about two minutes.
-const ATTEMPTS: u32 = 8;
-const FIRST: Duration = Duration::from_secs(1);
 /// How often failures are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -30,7 +27,7 @@ impl Completer {
     /// Starts the task. It ends once every clone is dropped and what waits was tried.
     pub(crate) fn start(store: Store, metrics: Metrics) -> (Self, JoinHandle<()>) {
         let (files, waiting) = mpsc::channel(WAITING);
-        let tagger = Tagger { store, tags: Tags::complete(), metrics: metrics.clone(), logged: None };
+        let tagger = Tagger { store, metrics: metrics.clone(), logged: None };
         (Self { files, metrics }, tokio::spawn(tagger.run(waiting)))
     }
 
@@ -47,7 +44,6 @@ impl Completer {
 
 struct Tagger {
     store: Store,
-    tags: Tags,
     metrics: Metrics,
     logged: Option<Instant>,
 }
@@ -55,26 +51,13 @@ struct Tagger {
 impl Tagger {
     async fn run(mut self, mut files: mpsc::Receiver<String>) {
         while let Some(location) = files.recv().await {
-            match self.tag(&location).await {
+            match self.store.complete(&location).await {
                 Ok(()) => {
                     self.metrics.tagged_files.inc();
                 }
                 Err(error) => self.failed(&error),
             }
         }
-    }
-
-    /// Setting a tag twice does no harm.
-    async fn tag(&self, location: &str) -> Result<(), TagError> {
-        let mut pause = FIRST;
-        for _ in 1..ATTEMPTS {
-            match self.store.set_tags(location, &self.tags).await {
-                Err(error) if error.is_transient() => tokio::time::sleep(pause).await,
-                done => return done,
-            }
-            pause *= 2;
-        }
-        self.store.set_tags(location, &self.tags).await
     }
 
     fn failed(&mut self, error: &TagError) {

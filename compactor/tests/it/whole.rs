@@ -55,6 +55,12 @@ async fn a_compacted_lake_passes_the_audit_with_few_files_and_the_offsets_it_had
     assert_eq!(counted["agree"], true, "{counted}");
     assert_eq!(counted["pyiceberg"]["count"], 24 * 200, "{counted}");
     let events = lake.table("silver", "events").snapshot().await.unwrap();
+    if lake.store().supports_tags() {
+        let files = events.plan(&[]).await.unwrap();
+        let merged = files.iter().max_by_key(|file| file.record_count).unwrap();
+        let tags = lake.store().tags(&merged.location).await.unwrap();
+        assert_eq!(tags.get("processing_status"), Some("complete"), "a merged file may move");
+    }
     let verified: Vec<_> = events.verify_files().await.unwrap().try_collect().await.unwrap();
     assert!(verified.iter().all(|file| file.outcome == Ok(Verified::Sound)), "{verified:?}");
     let order = lake.ensure_table(&tables::registry::find("silver", "events").unwrap().def).await.unwrap();

@@ -397,6 +397,24 @@ impl Store {
         client.replace(&path, location, tags).await
     }
 
+    /// Tags an object that a commit names as complete. Where the server does not answer, it is tried again for about two
+    /// minutes. Setting the tag twice does no harm.
+    ///
+    /// # Errors
+    /// As [`Store::tags`].
+    pub async fn complete(&self, location: &str) -> Result<(), TagError> {
+        let tags = Tags::complete();
+        let mut pause = FIRST_TAG_PAUSE;
+        for _ in 1..TAG_ATTEMPTS {
+            match self.set_tags(location, &tags).await {
+                Err(error) if error.is_transient() => tokio::time::sleep(pause).await,
+                done => return done,
+            }
+            pause *= 2;
+        }
+        self.set_tags(location, &tags).await
+    }
+
     fn tagged(&self, location: &str) -> Result<(TagClient<'_>, Path), TagError> {
         let path = self.inside(location)?;
         match self.calls.as_deref() {
@@ -446,6 +464,10 @@ impl Store {
         self.calls.is_some()
     }
 }
+
+/// How often a tag is tried to be set. The last pause makes it about two minutes.
+const TAG_ATTEMPTS: u32 = 8;
+const FIRST_TAG_PAUSE: Duration = Duration::from_secs(1);
 
 /// A client of one bucket.
 pub(crate) struct S3Client {
