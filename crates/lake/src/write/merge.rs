@@ -32,8 +32,15 @@ struct Current {
 
 impl Current {
     fn memory_bytes(&self) -> usize {
-        self.batch.get_array_memory_size() + self.keys.as_ref().map_or(0, Rows::size)
+        batch_bytes(&self.batch) + self.keys.as_ref().map_or(0, Rows::size)
     }
+}
+
+/// Bytes of the rows of a batch. Not of its buffers: columns that were read from a temporary file (Arrow IPC) are slices of
+/// one buffer, which would count for each of them.
+fn batch_bytes(batch: &RecordBatch) -> usize {
+    let columns = batch.columns().iter();
+    columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum()
 }
 
 #[derive(Debug)]
