@@ -68,6 +68,25 @@ ALLOWED = {
         "kms:Decrypt",
     },
 }
+# What a role may do with each queue, by the end of the queue's name. `ALLOWED` is of all places together: a right on one queue would
+# hide that it is missing on the other.
+QUEUES = {
+    "ingest": {
+        "incoming": {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"},
+        "dead": {"sqs:SendMessage", "sqs:GetQueueAttributes"},
+    },
+    "operator": {
+        "incoming": {"sqs:SendMessage"},
+        "dead": {
+            "sqs:StartMessageMoveTask",
+            "sqs:ListMessageMoveTasks",
+            "sqs:CancelMessageMoveTask",
+            "sqs:ReceiveMessage",
+            "sqs:DeleteMessage",
+            "sqs:GetQueueAttributes",
+        },
+    },
+}
 
 
 def load(files: list[Path]) -> list[dict]:
@@ -283,6 +302,24 @@ def least_privilege(resources):
                 yield f"{service}: {statement['Sid']} uses the key beside the services of AWS"
 
 
+def queue_rights(resources):
+    for service, text in policies(resources):
+        held = {"incoming": set(), "dead": set()}
+        for actions, places, statement in statements(text):
+            asked = {action for action in actions if action.startswith("sqs:")}
+            for place in places if asked else []:
+                queue = place.rpartition("-")[2]
+                if queue not in held:
+                    yield f"{service}: {statement['Sid']} is about {place}, which is no queue of ours"
+                held.setdefault(queue, set()).update(asked)
+        for queue in ("incoming", "dead"):
+            wanted = QUEUES.get(service, {}).get(queue, set())
+            for action in sorted(held[queue] - wanted):
+                yield f"{service} may {action} on the queue {queue}"
+            for action in sorted(wanted - held[queue]):
+                yield f"{service} may not {action} on the queue {queue}"
+
+
 def deletes_nothing_live(resources):
     """Ingest deletes metadata that a commit has replaced and its probe, never a data file."""
     for service, text in policies(resources):
@@ -306,6 +343,7 @@ CHECKS = [
     watched,
     tagged,
     least_privilege,
+    queue_rights,
     deletes_nothing_live,
 ]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
@@ -348,6 +386,20 @@ def revoke(service, sid):
         policy = values(resources, f'aws_iam_role_policy.service["{service}"]')
         document = json.loads(policy["policy"])
         document["Statement"] = [statement for statement in document["Statement"] if statement["Sid"] != sid]
+        policy["policy"] = json.dumps(document)
+
+    return plant
+
+
+def withdraw(service, sid, action):
+    """One action of one statement, which other statements may still grant."""
+
+    def plant(resources):
+        policy = values(resources, f'aws_iam_role_policy.service["{service}"]')
+        document = json.loads(policy["policy"])
+        for statement in document["Statement"]:
+            if statement["Sid"] == sid:
+                statement["Action"] = [held for held in as_list(statement["Action"]) if held != action]
         policy["policy"] = json.dumps(document)
 
     return plant
@@ -422,6 +474,11 @@ MISTAKES = [
     Mistake("least_privilege", "ingest cannot delete what it replaced", revoke("ingest", "DeleteOldMetadata")),
     Mistake("least_privilege", "everything", grant("compactor", "s3:*", "*")),
     Mistake("least_privilege", "the key in another way", grant("query", "kms:Decrypt", "arn:aws:kms:us-east-1:1:key/k")),
+    Mistake(
+        "queue_rights", "a dead-letter queue that ingest cannot open", withdraw("ingest", "SendDeadLetters", "sqs:GetQueueAttributes")
+    ),
+    Mistake("queue_rights", "ingest announces", grant("ingest", "sqs:SendMessage", "arn:aws:sqs:us-east-1:1:causeway-incoming")),
+    Mistake("queue_rights", "a third queue", grant("ingest", "sqs:SendMessage", "arn:aws:sqs:us-east-1:1:other")),
     Mistake("deletes_nothing_live", "ingest deletes data", grant("ingest", "s3:DeleteObject", "arn:aws:s3:::lake/warehouse/*")),
 ]
 

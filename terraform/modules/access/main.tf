@@ -135,10 +135,10 @@ data "aws_iam_policy_document" "ingest" {
     resources = [var.queue_arn]
   }
 
-  # The announcement of what cannot be landed, with the reason.
+  # The announcement of what cannot be landed, with the reason. Ingest asks at its start whether the queue is there.
   statement {
     sid       = "SendDeadLetters"
-    actions   = ["sqs:SendMessage"]
+    actions   = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
     resources = [var.dead_queue_arn]
   }
 
