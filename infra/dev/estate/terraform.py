@@ -209,6 +209,13 @@ def queues(resources):
     notified = [q for n in of(resources, "aws_s3_bucket_notification") for q in n["values"].get("queue", [])]
     if [(q["events"], q["filter_prefix"]) for q in notified] != [(["s3:ObjectCreated:*"], "incoming/")]:
         yield f"the bucket announces {notified}"
+    for queue in of(resources, "aws_sqs_queue"):
+        redrive = json.loads(queue["values"].get("redrive_policy") or "{}")
+        # Each 30 s while something else is away.
+        if redrive and redrive["maxReceiveCount"] < 1000:
+            yield f"{queue['address']} gives sound announcements up during an outage: {redrive['maxReceiveCount']} receptions"
+    if not any(queue["values"].get("redrive_policy") for queue in of(resources, "aws_sqs_queue")):
+        yield "messages that are no event of the bucket stay in the queue"
 
 
 def durable(resources):
@@ -443,6 +450,12 @@ MISTAKES = [
         lambda d: rule_of(d, "abort-incomplete-uploads")["abort_incomplete_multipart_upload"].clear(),
     ),
     Mistake("queues", "no dead letters", remove("aws_sqs_queue.dead")),
+    Mistake(
+        "queues",
+        "five receptions",
+        lambda d: values(d, "aws_sqs_queue.incoming").update(redrive_policy='{"maxReceiveCount": 5}'),
+    ),
+    Mistake("queues", "no redrive", lambda d: values(d, "aws_sqs_queue.incoming").update(redrive_policy="")),
     Mistake(
         "queues",
         "announcements of everything",
