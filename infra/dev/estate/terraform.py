@@ -57,6 +57,7 @@ ALLOWED = {
         "s3:GetObjectTagging",
         "s3:PutObject",
         "s3:PutObjectTagging",
+        "s3:DeleteObjectTagging",
         "sqs:StartMessageMoveTask",
         "sqs:ListMessageMoveTasks",
         "sqs:CancelMessageMoveTask",

@@ -287,6 +287,12 @@ data "aws_iam_policy_document" "operator" {
     actions   = ["s3:RestoreObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging"]
     resources = ["${local.objects}/*", "${local.incoming}/*"]
   }
+  # A dropped file without its tags is landed anew, or attempted once more (docs/OPERATIONS.md, "Bulk path").
+  statement {
+    sid       = "RepairTagsOfDroppedFiles"
+    actions   = ["s3:GetObjectTagging", "s3:PutObjectTagging", "s3:DeleteObjectTagging"]
+    resources = ["${local.incoming}/*"]
+  }
   # An older version is brought back by copying it over the newest.
   statement {
     sid       = "BringBackVersions"
