@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 import boto3
 from botocore.exceptions import ClientError
 
-TIERED = ["bronze-messages", "silver-aggregates", "silver-events", "silver-stacks", "silver-system"]
+TIERED = ["bronze-messages", "silver-aggregates", "silver-events", "silver-system"]
 TAG = {"Key": "processing_status", "Value": "complete"}
 
 

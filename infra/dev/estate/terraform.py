@@ -12,10 +12,14 @@ from rules import Mistake, Rule, main, read_json
 
 TAG = {"processing_status": "complete"}
 TIERS = [("GLACIER_IR", 1), ("DEEP_ARCHIVE", 365)]
-# Keys that the programs write, and whether a rule may ever move them.
+# Keys that the programs write, and whether a rule may ever move them: data files of tables with `TableDef::tiers` in crates/tables.
 KEYS = {
     "warehouse/bronze/messages/data/3f/ts_day=2026-01-01/a.parquet": True,
     "warehouse/silver/events/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/system/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/aggregates/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/stacks/data/3f/a.parquet": False,
+    "warehouse/silver/processes/data/3f/ts_day=2026-01-01/a.parquet": False,
     "incoming/node-7/recording.db": True,
     "warehouse/bronze/messages/metadata/00001-a.metadata.json": False,
     "warehouse/bronze/messages/metadata/snap-1.avro": False,
@@ -442,6 +446,11 @@ MISTAKES = [
         "lifecycle",
         "tiers of metadata",
         lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(prefix="warehouse/silver/"),
+    ),
+    Mistake(
+        "lifecycle",
+        "tiers of stacks",
+        lambda d: rule_of(d, "tier-silver-system")["filter"][0]["and"][0].update(prefix="warehouse/silver/stacks/data/"),
     ),
     Mistake("lifecycle", "another tier", lambda d: rule_of(d, "tier-incoming")["transition"][0].update(storage_class="GLACIER")),
     Mistake("lifecycle", "objects that expire", lambda d: rule_of(d, "expire-noncurrent")["expiration"].append({"days": 30})),

@@ -98,7 +98,7 @@ data "aws_iam_policy_document" "ingest" {
     data.aws_iam_policy_document.objects_key.json,
   ]
 
-  # Data files, manifests and metadata are written under new names; the tag of complete data is written with the object.
+  # Data files, manifests and metadata are written under new names. The tag of complete data is set after the commit that names them.
   # Checkpoints and metadata are read when partitions are assigned. Uploads in parts are ended or aborted.
   statement {
     sid       = "WriteAndReadTables"
@@ -162,7 +162,8 @@ data "aws_iam_policy_document" "compactor" {
     data.aws_iam_policy_document.objects_key.json,
   ]
 
-  # Files are merged into new ones, expired and orphaned ones are deleted, complete ones are tagged for the colder tiers.
+  # Files are merged into new ones. Metadata that a commit replaced is deleted, and in this role what `causeway tables TABLE
+  # --orphans --remove` finds. Tags are for the colder tiers: the compactor does not set them yet, so that merged files stay in S3 Standard.
   # It has no queue, and nothing outside the warehouse.
   statement {
     sid = "RewriteTables"
