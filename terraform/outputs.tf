@@ -19,12 +19,12 @@ output "kafka_login_arns" {
 }
 
 output "catalog_address" {
-  description = "Host of the catalog: `catalog.uri` is `postgres://causeway:PASSWORD@ADDRESS/causeway`; null for a catalog of your own."
+  description = "Host of the catalog: `catalog.uri` is `postgres://causeway:PASSWORD@ADDRESS/causeway`, with the password percent-encoded; null for a catalog of your own."
   value       = one(module.catalog[*].address)
 }
 
 output "catalog_login_arn" {
-  description = "Login of the catalog in Secrets Manager, which RDS rotates; null for a catalog of your own."
+  description = "Login of the catalog in Secrets Manager, which RDS changes every seven days; null for a catalog of your own."
   value       = one(module.catalog[*].login_arn)
 }
 

@@ -63,9 +63,9 @@ variable "dead_letter_prefix" {
 # ---- Tiers
 
 variable "tiered_tables" {
-  description = "Tables, as `namespace/table`, whose complete data files move to colder tiers."
+  description = "Tables, as `namespace/table`, whose complete data files move to colder tiers: those that ingest tags."
   type        = set(string)
-  default     = ["bronze/messages", "silver/events", "silver/stacks", "silver/system", "silver/aggregates"]
+  default     = ["bronze/messages", "silver/events", "silver/system", "silver/aggregates"]
 }
 
 variable "instant_retrieval_days" {

@@ -1,4 +1,4 @@
-# Keeps the tables fast and small: merges, expires, tags for the colder tiers
+# Keeps the tables fast and small: merges their files. It sets no tag yet: merged files stay in S3 Standard until it does
 # Build from the root of the tree: docker build -f infra/docker/compactor.Dockerfile .
 # The stage `build` is the same in every Dockerfile here, so that BuildKit compiles once for all five.
 ARG RUST=rust:1.95.0-bookworm
@@ -20,7 +20,7 @@ RUN infra/docker/root.sh target/release/causeway-compactor /image
 
 FROM scratch
 LABEL org.opencontainers.image.title="causeway-compactor" \
-  org.opencontainers.image.description="Keeps the tables fast and small: merges, expires, tags for the colder tiers" \
+  org.opencontainers.image.description="Keeps the tables fast and small: merges their files" \
   org.opencontainers.image.licenses="Apache-2.0" \
   org.opencontainers.image.documentation="docs/OPERATIONS.md"
 COPY --from=root /image/ /

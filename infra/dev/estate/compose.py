@@ -1,6 +1,7 @@
 """Laws of the compose file: `compose.py FILE.json DIR`, with what the reference loader makes of it and the folder it is in."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from rules import Mistake, Rule, main, read_json
@@ -19,6 +20,7 @@ def load(files: list[Path]) -> dict:
     settings = (folder / "env.example").read_text().splitlines()
     document["settings"] = [line.split("=")[0] for line in settings if line and not line.startswith("#")]
     document["folder"] = str(folder)
+    document["causeway"] = tomllib.loads((folder / "causeway.toml").read_text())
     return document
 
 
@@ -116,7 +118,16 @@ def restarts(doc):
             yield f"{name} does not come back after a failure"
 
 
-CHECKS = [complete, references, health, confined, loopback, bounded, secrets, images, restarts]
+def spill(doc):
+    """What query and compactor write for what does not fit into their memory must not be memory, nor more than a host can spare."""
+    for name in ("compactor", "query"):
+        if not any(v["type"] == "volume" and v["target"] == "/tmp" for v in doc["services"].get(name, {}).get("volumes", [])):
+            yield f"{name} has no volume for its temporary files"
+    if "spill_size" not in doc["causeway"].get("compactor", {}):
+        yield "compactor.spill_size is the default of 16 GiB"
+
+
+CHECKS = [complete, references, health, confined, loopback, bounded, secrets, images, restarts, spill]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
 
 MISTAKES = [
@@ -138,6 +149,8 @@ MISTAKES = [
     Mistake("secrets", "a password in the file", lambda d: d["services"]["catalog"]["environment"].update(POSTGRES_PASSWORD="x")),
     Mistake("secrets", "a setting without an example", lambda d: d["settings"].remove("S3_PASSWORD")),
     Mistake("images", "the latest image", lambda d: d["services"]["kafka"].update(image="apache/kafka")),
+    Mistake("spill", "runs in memory", lambda d: d["services"]["compactor"].pop("volumes")),
+    Mistake("spill", "runs without a limit", lambda d: d["causeway"].pop("compactor")),
     Mistake("restarts", "no restart", lambda d: d["services"]["agent"].pop("restart")),
 ]
 

@@ -17,6 +17,8 @@ CAPABILITIES = {
 ROOT = {("causeway-agent", "own-spool")}
 ESCALATION = {("causeway-agent", "agent")}
 HOST_PATHS = {"causeway-agent": {"/var/lib/causeway"}}
+# Section, key and default of the limit of temporary files, which are in /tmp.
+SPILLS = {"causeway-compactor": ("compactor", "spill_size", "16GiB"), "causeway-query": ("query", "spill", "4GiB")}
 WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
 SECRET_WORDS = ("PASSWORD", "SECRET", "ACCESS_KEY", "URI", "TOKEN", "USERNAME")
 
@@ -253,6 +255,28 @@ def services(docs):
             yield f"{name(service)} leads to no port of a pod"
 
 
+def spill(docs):
+    """The kubelet evicts a pod that fills its volume: the limit of the program must come first."""
+    maps = {(m["metadata"]["namespace"], name(m)): m["data"] for m in of_kind(docs, "ConfigMap")}
+    for workload in workloads(docs):
+        section, key, default = SPILLS.get(name(workload), (None, None, None))
+        if section is None:
+            continue
+        volumes = {volume["name"]: volume for volume in pod(workload)["volumes"]}
+        mounted = {m["mountPath"]: volumes[m["name"]] for m in pod(workload)["containers"][0].get("volumeMounts", [])}
+        room = mounted.get("/tmp", {}).get("emptyDir", {}).get("sizeLimit", "0")
+        texts = [maps.get((workload["metadata"]["namespace"], v["configMap"]["name"])) for v in volumes.values() if "configMap" in v]
+        held = tomllib.loads(texts[0]["causeway.toml"]) if texts and texts[0] else {}
+        limit = held.get(section, {}).get(key, default)
+        if gib(limit) >= gib(room):
+            yield f"{name(workload)}: {section}.{key} is {limit}, and its volume {room}"
+
+
+def gib(size):
+    """A size in GiB, as `4Gi` and as `4GiB`; the others here have none."""
+    return int(size.removesuffix("B").removesuffix("Gi"))
+
+
 CHECKS = [
     complete,
     non_root,
@@ -273,6 +297,7 @@ CHECKS = [
     priority,
     admission,
     services,
+    spill,
 ]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
 
@@ -381,6 +406,18 @@ MISTAKES = [
         "services",
         "a service without pods",
         lambda d: of(d, "Service", "causeway-query")["spec"].update(selector={"app": "gone"}),
+    ),
+    Mistake(
+        "spill",
+        "a volume below the limit",
+        lambda d: next(v for v in pod(workload(d, "causeway-compactor"))["volumes"] if v["name"] == "tmp").update(
+            emptyDir={"sizeLimit": "3Gi"}
+        ),
+    ),
+    Mistake(
+        "spill",
+        "the default of the compactor",
+        lambda d: [m["data"].update({"causeway.toml": ""}) for m in of_kind(d, "ConfigMap")],
     ),
 ]
 

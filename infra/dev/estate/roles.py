@@ -23,6 +23,7 @@ REQUESTS: dict[str, Callable] = {
     "tag": lambda s3, bucket, key: s3.put_object_tagging(
         Bucket=bucket, Key=key, Tagging={"TagSet": [{"Key": "processing_status", "Value": "complete"}]}
     ),
+    "untag": lambda s3, bucket, key: s3.delete_object_tagging(Bucket=bucket, Key=key),
     "delete": lambda s3, bucket, key: s3.delete_object(Bucket=bucket, Key=key),
 }
 PLACES = {"data": DATA, "metadata": METADATA, "incoming": DROPPED, "dead-letter": DEAD}
@@ -42,7 +43,7 @@ MAY = {
         ("write", "dead-letter"),
         ("tag", "dead-letter"),
     },
-    "compactor": {(request, place) for request in REQUESTS for place in ("data", "metadata")},
+    "compactor": {(request, place) for request in REQUESTS if request != "untag" for place in ("data", "metadata")},
     "query": {("read", "data"), ("read", "metadata")},
     "operator": {
         ("read", "data"),
@@ -52,6 +53,8 @@ MAY = {
         ("write", "metadata"),
         ("tag", "metadata"),
         ("read", "incoming"),
+        ("tag", "incoming"),
+        ("untag", "incoming"),
     },
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Moto with all its services on one loopback port, and with two attributes as they were written.
+"""Moto with all its services on one loopback port, with two attributes as they were written, and one action by its name.
 
 * The AWS provider writes `ObjectSizeGreaterThan` into every filter of a lifecycle rule with several conditions, 0 where no size is
   meant, and waits until it reads back what it has written. Moto 5.2.5 drops the size: the provider would wait until its time is up.
 * The redrive policy of a queue comes back with spaces, which the provider takes for a change.
+* Who removes the tags of an object is asked for `s3:DeleteObjectTagging`. Moto 5.2.5 asks for `s3:DeleteObject`.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 from moto.core.responses import ActionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import FakeBucket
-from moto.s3.responses import S3Response
+from moto.s3.responses import ACTION_MAP, S3Response
 from moto.sqs.models import Queue
 from werkzeug.serving import make_server
 
@@ -60,6 +61,7 @@ def main() -> None:
     FakeBucket.set_lifecycle = keep_sizes
     S3Response.get_bucket_lifecycle = with_sizes
     Queue.attributes = property(without_spaces)
+    ACTION_MAP["KEY"]["DELETE"]["tagging"] = "DeleteObjectTagging"
     make_server("127.0.0.1", args.port, DomainDispatcherApplication(create_backend_app), threaded=True).serve_forever()
 
 

@@ -12,10 +12,14 @@ from rules import Mistake, Rule, main, read_json
 
 TAG = {"processing_status": "complete"}
 TIERS = [("GLACIER_IR", 1), ("DEEP_ARCHIVE", 365)]
-# Keys that the programs write, and whether a rule may ever move them.
+# Keys that the programs write, and whether a rule may ever move them: data files of tables with `TableDef::tiers` in crates/tables.
 KEYS = {
     "warehouse/bronze/messages/data/3f/ts_day=2026-01-01/a.parquet": True,
     "warehouse/silver/events/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/system/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/aggregates/data/3f/ts_day=2026-01-01/a.parquet": True,
+    "warehouse/silver/stacks/data/3f/a.parquet": False,
+    "warehouse/silver/processes/data/3f/ts_day=2026-01-01/a.parquet": False,
     "incoming/node-7/recording.db": True,
     "warehouse/bronze/messages/metadata/00001-a.metadata.json": False,
     "warehouse/bronze/messages/metadata/snap-1.avro": False,
@@ -57,6 +61,7 @@ ALLOWED = {
         "s3:GetObjectTagging",
         "s3:PutObject",
         "s3:PutObjectTagging",
+        "s3:DeleteObjectTagging",
         "sqs:StartMessageMoveTask",
         "sqs:ListMessageMoveTasks",
         "sqs:CancelMessageMoveTask",
@@ -66,6 +71,25 @@ ALLOWED = {
         "sqs:SendMessage",
         "kms:GenerateDataKey",
         "kms:Decrypt",
+    },
+}
+# What a role may do with each queue, by the end of the queue's name. `ALLOWED` is of all places together: a right on one queue would
+# hide that it is missing on the other.
+QUEUES = {
+    "ingest": {
+        "incoming": {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"},
+        "dead": {"sqs:SendMessage", "sqs:GetQueueAttributes"},
+    },
+    "operator": {
+        "incoming": {"sqs:SendMessage"},
+        "dead": {
+            "sqs:StartMessageMoveTask",
+            "sqs:ListMessageMoveTasks",
+            "sqs:CancelMessageMoveTask",
+            "sqs:ReceiveMessage",
+            "sqs:DeleteMessage",
+            "sqs:GetQueueAttributes",
+        },
     },
 }
 
@@ -190,6 +214,13 @@ def queues(resources):
     notified = [q for n in of(resources, "aws_s3_bucket_notification") for q in n["values"].get("queue", [])]
     if [(q["events"], q["filter_prefix"]) for q in notified] != [(["s3:ObjectCreated:*"], "incoming/")]:
         yield f"the bucket announces {notified}"
+    for queue in of(resources, "aws_sqs_queue"):
+        redrive = json.loads(queue["values"].get("redrive_policy") or "{}")
+        # Each 30 s while something else is away.
+        if redrive and redrive["maxReceiveCount"] < 1000:
+            yield f"{queue['address']} gives sound announcements up during an outage: {redrive['maxReceiveCount']} receptions"
+    if not any(queue["values"].get("redrive_policy") for queue in of(resources, "aws_sqs_queue")):
+        yield "messages that are no event of the bucket stay in the queue"
 
 
 def durable(resources):
@@ -283,6 +314,24 @@ def least_privilege(resources):
                 yield f"{service}: {statement['Sid']} uses the key beside the services of AWS"
 
 
+def queue_rights(resources):
+    for service, text in policies(resources):
+        held = {"incoming": set(), "dead": set()}
+        for actions, places, statement in statements(text):
+            asked = {action for action in actions if action.startswith("sqs:")}
+            for place in places if asked else []:
+                queue = place.rpartition("-")[2]
+                if queue not in held:
+                    yield f"{service}: {statement['Sid']} is about {place}, which is no queue of ours"
+                held.setdefault(queue, set()).update(asked)
+        for queue in ("incoming", "dead"):
+            wanted = QUEUES.get(service, {}).get(queue, set())
+            for action in sorted(held[queue] - wanted):
+                yield f"{service} may {action} on the queue {queue}"
+            for action in sorted(wanted - held[queue]):
+                yield f"{service} may not {action} on the queue {queue}"
+
+
 def deletes_nothing_live(resources):
     """Ingest deletes metadata that a commit has replaced and its probe, never a data file."""
     for service, text in policies(resources):
@@ -306,6 +355,7 @@ CHECKS = [
     watched,
     tagged,
     least_privilege,
+    queue_rights,
     deletes_nothing_live,
 ]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
@@ -353,6 +403,20 @@ def revoke(service, sid):
     return plant
 
 
+def withdraw(service, sid, action):
+    """One action of one statement, which other statements may still grant."""
+
+    def plant(resources):
+        policy = values(resources, f'aws_iam_role_policy.service["{service}"]')
+        document = json.loads(policy["policy"])
+        for statement in document["Statement"]:
+            if statement["Sid"] == sid:
+                statement["Action"] = [held for held in as_list(statement["Action"]) if held != action]
+        policy["policy"] = json.dumps(document)
+
+    return plant
+
+
 MISTAKES = [
     Mistake("complete", "no budget", remove("aws_budgets_budget.this[0]")),
     Mistake("private", "no block of public access", remove("aws_s3_bucket_public_access_block.this")),
@@ -383,6 +447,11 @@ MISTAKES = [
         "tiers of metadata",
         lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(prefix="warehouse/silver/"),
     ),
+    Mistake(
+        "lifecycle",
+        "tiers of stacks",
+        lambda d: rule_of(d, "tier-silver-system")["filter"][0]["and"][0].update(prefix="warehouse/silver/stacks/data/"),
+    ),
     Mistake("lifecycle", "another tier", lambda d: rule_of(d, "tier-incoming")["transition"][0].update(storage_class="GLACIER")),
     Mistake("lifecycle", "objects that expire", lambda d: rule_of(d, "expire-noncurrent")["expiration"].append({"days": 30})),
     Mistake(
@@ -391,6 +460,12 @@ MISTAKES = [
         lambda d: rule_of(d, "abort-incomplete-uploads")["abort_incomplete_multipart_upload"].clear(),
     ),
     Mistake("queues", "no dead letters", remove("aws_sqs_queue.dead")),
+    Mistake(
+        "queues",
+        "five receptions",
+        lambda d: values(d, "aws_sqs_queue.incoming").update(redrive_policy='{"maxReceiveCount": 5}'),
+    ),
+    Mistake("queues", "no redrive", lambda d: values(d, "aws_sqs_queue.incoming").update(redrive_policy="")),
     Mistake(
         "queues",
         "announcements of everything",
@@ -422,6 +497,11 @@ MISTAKES = [
     Mistake("least_privilege", "ingest cannot delete what it replaced", revoke("ingest", "DeleteOldMetadata")),
     Mistake("least_privilege", "everything", grant("compactor", "s3:*", "*")),
     Mistake("least_privilege", "the key in another way", grant("query", "kms:Decrypt", "arn:aws:kms:us-east-1:1:key/k")),
+    Mistake(
+        "queue_rights", "a dead-letter queue that ingest cannot open", withdraw("ingest", "SendDeadLetters", "sqs:GetQueueAttributes")
+    ),
+    Mistake("queue_rights", "ingest announces", grant("ingest", "sqs:SendMessage", "arn:aws:sqs:us-east-1:1:causeway-incoming")),
+    Mistake("queue_rights", "a third queue", grant("ingest", "sqs:SendMessage", "arn:aws:sqs:us-east-1:1:other")),
     Mistake("deletes_nothing_live", "ingest deletes data", grant("ingest", "s3:DeleteObject", "arn:aws:s3:::lake/warehouse/*")),
 ]
 

@@ -98,7 +98,7 @@ data "aws_iam_policy_document" "ingest" {
     data.aws_iam_policy_document.objects_key.json,
   ]
 
-  # Data files, manifests and metadata are written under new names; the tag of complete data is written with the object.
+  # Data files, manifests and metadata are written under new names. The tag of complete data is set after the commit that names them.
   # Checkpoints and metadata are read when partitions are assigned. Uploads in parts are ended or aborted.
   statement {
     sid       = "WriteAndReadTables"
@@ -135,10 +135,10 @@ data "aws_iam_policy_document" "ingest" {
     resources = [var.queue_arn]
   }
 
-  # The announcement of what cannot be landed, with the reason.
+  # The announcement of what cannot be landed, with the reason. Ingest asks at its start whether the queue is there.
   statement {
     sid       = "SendDeadLetters"
-    actions   = ["sqs:SendMessage"]
+    actions   = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
     resources = [var.dead_queue_arn]
   }
 
@@ -162,7 +162,8 @@ data "aws_iam_policy_document" "compactor" {
     data.aws_iam_policy_document.objects_key.json,
   ]
 
-  # Files are merged into new ones, expired and orphaned ones are deleted, complete ones are tagged for the colder tiers.
+  # Files are merged into new ones. Metadata that a commit replaced is deleted, and in this role what `causeway tables TABLE
+  # --orphans --remove` finds. Tags are for the colder tiers: the compactor does not set them yet, so that merged files stay in S3 Standard.
   # It has no queue, and nothing outside the warehouse.
   statement {
     sid = "RewriteTables"
@@ -286,6 +287,12 @@ data "aws_iam_policy_document" "operator" {
     sid       = "RestoreObjects"
     actions   = ["s3:RestoreObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging"]
     resources = ["${local.objects}/*", "${local.incoming}/*"]
+  }
+  # A dropped file without its tags is landed anew, or attempted once more (docs/OPERATIONS.md, "Bulk path").
+  statement {
+    sid       = "RepairTagsOfDroppedFiles"
+    actions   = ["s3:GetObjectTagging", "s3:PutObjectTagging", "s3:DeleteObjectTagging"]
+    resources = ["${local.incoming}/*"]
   }
   # An older version is brought back by copying it over the newest.
   statement {

@@ -35,7 +35,11 @@ resource "aws_sqs_queue" "incoming" {
   policy                    = data.aws_iam_policy_document.incoming.json
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.dead.arn
-    maxReceiveCount     = 5
+    # As many as SQS takes: eight hours at least, since ingest tries again every 30 s. What cannot be landed ingest reports by itself.
+    # A reception counts also where nothing is wrong with the file: while Kafka or the catalog is away, or a tag is refused. With a
+    # low number an outage of minutes would take sound announcements out of the queue. What is left over are messages that are no
+    # event of the bucket.
+    maxReceiveCount = 1000
   })
 }
 

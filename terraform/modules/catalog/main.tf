@@ -47,7 +47,9 @@ resource "aws_db_instance" "this" {
   instance_class = var.instance_class
   db_name        = "causeway"
   username       = "causeway"
-  # RDS makes and rotates the password: neither plan nor state has it.
+  # RDS makes the password and changes it every seven days: neither plan nor state has it. The programs read a copy when they start, so
+  # that the copy must follow, or the rotation must be switched off (`aws secretsmanager cancel-rotate-secret`): infra/README.md,
+  # "The password of the catalog".
   manage_master_user_password   = true
   master_user_secret_kms_key_id = var.key_arn
 

@@ -91,8 +91,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   # Rules for noncurrent versions have no effect before versioning is on.
   depends_on = [aws_s3_bucket_versioning.this]
 
-  # One rule per prefix, since a filter holds one. The tag decides within it: ingest and the compactor set it once nothing
-  # will rewrite the object, so that an object without it stays in Standard for as long as it exists.
+  # One rule per prefix, since a filter holds one. The tag decides within it, and an object without it stays in Standard for as long
+  # as it exists. Only ingest sets it, once a commit names the file: merged files stay in Standard until the compactor tags them.
   dynamic "rule" {
     for_each = local.tiered_prefixes
     content {

@@ -21,7 +21,7 @@ locals {
     incoming-dead = {
       namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = var.dead_queue_name }
       statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 0, missing = "notBreaching"
-      what      = "A dropped file could not be landed five times: read ingest's log, then redrive the queue"
+      what      = "A dropped file could not be landed: read the message, which says why, or ingest's log where it is an announcement as S3 sent it"
     }
   }
   catalog_alarms = var.catalog_instance == null ? {} : {
