@@ -1,7 +1,7 @@
 //! What cannot be landed: a copy of the object under a prefix of its own, a message with the cause in a queue of its
 //! own, and a tag. The object itself stays.
 
-use objects::{Bucket, BucketError, Dropped, InvalidTags, TagError, Tags, UploadError};
+use objects::{Bucket, BucketError, Dropped, InvalidTags, Tags, UploadError};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use service_kit::run::{Drain, in_a_line};
@@ -10,7 +10,7 @@ use crate::format::FormatError;
 use crate::notice::ObjectCreated;
 use crate::queue::{Queue, QueueError};
 use crate::source::{Origin, Source, SourceError};
-use crate::status::{self, Status};
+use crate::status::{self, Status, StatusError};
 
 /// Characters of a value of a tag (Amazon S3 User Guide, "Categorizing your objects using tags").
 const TAG_CHARS: usize = 256;
@@ -47,7 +47,7 @@ pub(crate) enum PoisonError {
     #[error("the queue of dead letters cannot be written")]
     Queue(#[from] QueueError),
     #[error("the object cannot be tagged")]
-    Tag(#[from] TagError),
+    Tag(#[from] StatusError),
     #[error("a tag cannot be made")]
     Tags(#[from] InvalidTags),
     #[error("interrupted")]
@@ -102,7 +102,7 @@ impl DeadLetters {
         let attributes = [("cause", cause.word().to_owned()), ("reason", text)];
         self.queue.send(&body.to_string(), &attributes).await?;
         match (cause, found) {
-            (Cause::Unfit(_), Some(found)) => self.tag(found, cause).await,
+            (Cause::Unfit(_), Some(found)) => Ok(status::set(&self.bucket, found, Status::Failed(cause.word())).await?),
             _ => Ok(()),
         }
     }
@@ -135,17 +135,6 @@ impl DeadLetters {
         }
         upload.finish().await?;
         Ok(self.bucket.location(&key))
-    }
-
-    async fn tag(&self, found: &Dropped, cause: &Cause) -> Result<(), PoisonError> {
-        let tags = self.bucket.tags(&found.key).await?;
-        match status::with(&tags, Status::Failed(cause.word()), &found.revision.etag) {
-            Ok(tags) => Ok(self.bucket.set_tags(&found.key, &tags).await?),
-            Err(error) => {
-                status::warn_untagged(&self.bucket.location(&found.key), &error);
-                Ok(())
-            }
-        }
     }
 }
 

@@ -65,15 +65,12 @@ pub(crate) async fn set(bucket: &Bucket, found: &Dropped, status: Status) -> Res
     match with(&tags, status, &found.revision.etag) {
         Ok(tags) => Ok(bucket.set_tags(&found.key, &tags).await?),
         Err(error) => {
-            warn_untagged(&bucket.location(&found.key), &error);
+            // Another attempt would meet the same tags.
+            let location = bucket.location(&found.key);
+            tracing::warn!(location, %error, "an object was dealt with and could not be tagged");
             Ok(())
         }
     }
-}
-
-/// Reports an object that takes no more tags: another attempt would meet the same ones.
-pub(crate) fn warn_untagged(location: &str, error: &InvalidTags) {
-    tracing::warn!(location, %error, "an object was dealt with and could not be tagged");
 }
 
 /// Whether the newest content of a key is the one that was dealt with. Any failure but that of an object that is gone
