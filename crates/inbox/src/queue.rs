@@ -18,8 +18,6 @@ mod keys;
 
 /// Most messages of one request (Amazon SQS API Reference, `ReceiveMessage`, `DeleteMessageBatch`).
 const BATCH_MAX: usize = 10;
-/// Most characters of an attribute that are sent; the body and all attributes share 256 KiB.
-const ATTRIBUTE_CHARS: usize = 2000;
 /// Codes by which SQS says that there is no such queue, in its JSON protocol and in the older one.
 const NO_QUEUE: [&str; 3] =
     ["QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "com.amazonaws.sqs#QueueDoesNotExist"];
@@ -197,7 +195,7 @@ impl Queue {
         const ACTION: &str = "send to";
         let mut request = self.client.send_message().queue_url(&self.url).message_body(body);
         for (name, value) in attributes {
-            let value: String = value.chars().filter(|c| !c.is_control()).take(ATTRIBUTE_CHARS).collect();
+            let value: String = value.chars().filter(|c| !c.is_control()).collect();
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
             let value = value.map_err(|source| QueueError::Request { action: ACTION, source })?;
             request = request.message_attributes(*name, value);
