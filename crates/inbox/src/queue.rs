@@ -151,40 +151,52 @@ impl Queue {
     }
 
     async fn hide(&self, handles: &[String], time: Duration) -> Result<(), QueueError> {
-        const ACTION: &str = "change the visibility of messages of";
+        let mut outcome = Ok(());
+        // All of them, whatever becomes of one: what is not hidden goes to other receivers while it is worked on.
         for handles in handles.chunks(BATCH_MAX) {
-            let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
-            for (at, handle) in handles.iter().enumerate() {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(at.to_string())
-                    .receipt_handle(handle)
-                    .visibility_timeout(seconds(time))
-                    .build();
-                request = request.entries(entry.map_err(|source| QueueError::Request { action: ACTION, source })?);
-            }
-            let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
-            self.all_of(ACTION, reply.failed())?;
+            outcome = outcome.and(self.hide_batch(handles, time).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn hide_batch(&self, handles: &[String], time: Duration) -> Result<(), QueueError> {
+        const ACTION: &str = "change the visibility of messages of";
+        let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
+        for (at, handle) in handles.iter().enumerate() {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(at.to_string())
+                .receipt_handle(handle)
+                .visibility_timeout(seconds(time))
+                .build();
+            request = request.entries(entry.map_err(|source| QueueError::Request { action: ACTION, source })?);
+        }
+        let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
+        self.all_of(ACTION, reply.failed())
     }
 
     /// Deletes messages for good.
     ///
     /// # Errors
-    /// See [`QueueError`]; deleting a message again is no error.
+    /// See [`QueueError`], the first one; the other messages are deleted. Deleting a message again is no error.
     pub(crate) async fn delete(&self, handles: &[String]) -> Result<(), QueueError> {
-        const ACTION: &str = "delete messages of";
+        let mut outcome = Ok(());
+        // All of them, whatever becomes of one: what is not deleted is announced again.
         for handles in handles.chunks(BATCH_MAX) {
-            let mut request = self.client.delete_message_batch().queue_url(&self.url);
-            for (at, handle) in handles.iter().enumerate() {
-                let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(handle);
-                let entry = entry.build().map_err(|source| QueueError::Request { action: ACTION, source })?;
-                request = request.entries(entry);
-            }
-            let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
-            self.all_of(ACTION, reply.failed())?;
+            outcome = outcome.and(self.delete_batch(handles).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn delete_batch(&self, handles: &[String]) -> Result<(), QueueError> {
+        const ACTION: &str = "delete messages of";
+        let mut request = self.client.delete_message_batch().queue_url(&self.url);
+        for (at, handle) in handles.iter().enumerate() {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(handle);
+            let entry = entry.build().map_err(|source| QueueError::Request { action: ACTION, source })?;
+            request = request.entries(entry);
+        }
+        let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
+        self.all_of(ACTION, reply.failed())
     }
 
     /// Appends a message with attributes.
