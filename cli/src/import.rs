@@ -84,6 +84,11 @@ pub(crate) enum ImportError {
     Store(#[from] StoreError),
     #[error("the bucket cannot be used")]
     Bucket(#[from] BucketError),
+    #[error(
+        "s3://{asked} lies in {reserved} or contains it, and what is there must not be landed: give a prefix of its own, \
+         such as s3://BUCKET/incoming/"
+    )]
+    Reserved { asked: String, reserved: String },
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -92,6 +97,7 @@ impl Fatal for ImportError {
     fn exit(&self) -> Exit {
         match self {
             Self::Place(error) => error.exit(),
+            Self::Reserved { .. } => Exit::Usage,
             Self::Destination(DestinationError::Interrupted) => Exit::Interrupted,
             Self::Destination(_) | Self::Store(_) | Self::Bucket(_) | Self::Output(_) => Exit::Failed,
         }

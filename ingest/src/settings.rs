@@ -119,7 +119,7 @@ impl service_kit::config::Settings for Settings {
         if self.ingest.memory.0 < MEMORY_MIN_BYTES {
             problems.push(Problem::new("ingest.memory", "must be at least 16 MiB"));
         }
-        problems.extend(self.bulk.problems());
+        problems.extend(self.bulk.problems(&self.store));
         if self.bulk.is_on() && self.ingest.spool.is_some() {
             // A spool has one writer per partition, and this program reads it.
             problems.push(Problem::new("bulk.queue", "needs Kafka: `ingest.spool` must not be set"));

@@ -26,6 +26,7 @@ impl Import<'_> {
         let parts = location.split_once('/').unwrap_or((location, ""));
         let (config, s3) = settings(self.place);
         let bucket = Bucket::open(parts.0, &s3)?;
+        check_prefix(self.place, parts)?;
         bucket.check().await?;
         if self.target.is_none() {
             self.target = Some(open_landing(self.place, self.drain).await?);
@@ -118,6 +119,15 @@ fn untagged(error: &dyn std::error::Error) -> String {
     format!("not tagged: {}", service_kit::run::in_a_line(error))
 }
 
+/// Refuses a prefix that lies in the lake or the dead letters, or contains them. An embedded lake lies in a directory.
+fn check_prefix(place: &Place, (bucket, prefix): (&str, &str)) -> Result<(), ImportError> {
+    let Place::Remote(remote) = place else { return Ok(()) };
+    match remote.bulk.reserved(&remote.store, bucket, prefix) {
+        Some(reserved) => Err(ImportError::Reserved { asked: format!("{bucket}/{prefix}"), reserved }),
+        None => Ok(()),
+    }
+}
+
 /// How the bucket is read. For an embedded lake, which has no configuration, the environment says it (`AWS_…`).
 fn settings(place: &Place) -> (BulkConfig, S3Options) {
     match place {
@@ -140,5 +150,25 @@ async fn open_landing(place: &Place, drain: &service_kit::run::Drain) -> Result<
             Ok(Target::unread(Box::new(kafka)))
         }
         place => open(place, drain).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Remote;
+
+    #[test]
+    fn a_back_fill_of_the_lake_itself_is_refused_and_says_what_to_give() {
+        let mut remote = Remote::default();
+        remote.store.warehouse = "s3://lake/warehouse".to_owned();
+        let place = Place::Remote(Box::new(remote));
+        for prefix in ["", "warehouse", "/warehouse/silver/"] {
+            let error = check_prefix(&place, ("lake", prefix)).unwrap_err().to_string();
+            assert!(error.contains("s3://lake/warehouse or contains it") && error.contains("incoming/"), "{error}");
+        }
+        for (bucket, prefix) in [("lake", "incoming"), ("lake", "warehouse2"), ("other", "")] {
+            assert!(check_prefix(&place, (bucket, prefix)).is_ok(), "{bucket}/{prefix}");
+        }
     }
 }

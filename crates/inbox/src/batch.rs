@@ -35,19 +35,19 @@ impl Batch {
     pub(crate) fn of(received: Vec<Received>, bucket: &str) -> Taken {
         let mut taken = Taken { batch: Self::default(), foreign: Vec::new() };
         for received in received {
-            let objects = match Notice::read(&received.body) {
-                Ok(Notice::Created(objects)) => objects,
-                Ok(Notice::Test | Notice::Other) => Vec::new(),
+            let notice = match Notice::read(&received.body) {
+                Ok(notice) => notice,
                 Err(error) => {
                     taken.foreign.push((received.id, service_kit::run::in_a_line(&error)));
                     continue;
                 }
             };
-            if let Some(other) = objects.iter().find(|object| object.bucket != bucket) {
-                taken.foreign.push((received.id, format!("an event of bucket {}, expected {bucket}", other.bucket)));
+            // Also where it announces no object: what another bucket says is for the consumer of that bucket.
+            if let Some(other) = notice.buckets.iter().find(|named| *named != bucket) {
+                taken.foreign.push((received.id, format!("an event of bucket {other}, expected {bucket}")));
                 continue;
             }
-            let objects = objects.into_iter().map(|object| (object, Step::Announced)).collect();
+            let objects = notice.created.into_iter().map(|object| (object, Step::Announced)).collect();
             taken.batch.0.push(Announcement { received, objects });
         }
         taken
@@ -144,13 +144,24 @@ mod tests {
 
     #[test]
     fn only_events_of_the_bucket_are_taken() {
-        let messages =
-            vec![received("1", "ours"), received("2", "theirs"), of("hello"), of(r#"{"Event":"s3:TestEvent"}"#)];
+        let messages = vec![
+            received("1", "ours"),
+            received("2", "theirs"),
+            of("hello"),
+            of(r#"{"Event":"s3:TestEvent","Bucket":"ours"}"#),
+            of(r#"{"Event":"s3:TestEvent","Bucket":"theirs"}"#),
+            of(r#"{"Event":"s3:TestEvent"}"#),
+            Received { body: received("", "theirs").body.replace("Created:Put", "Removed:Delete"), ..of("") },
+        ];
         let Taken { batch, foreign } = Batch::of(messages, "ours");
         assert_eq!(batch.handles(), ["h1", "ht"]);
         let ids: Vec<&str> = foreign.iter().map(|(id, _)| id.as_str()).collect();
-        assert_eq!(ids, ["2", "t"]);
+        assert_eq!(ids, ["2", "t", "t", "t", "t"]);
         assert!(foreign[0].1.contains("bucket theirs, expected ours") && foreign[1].1.contains("no JSON"));
+        let reasons = ["bucket theirs", "names no bucket", "bucket theirs"];
+        for ((_, found), expected) in foreign[2..].iter().zip(reasons) {
+            assert!(found.contains(expected), "{found}");
+        }
         // What announces nothing needs no more work.
         assert_eq!((batch.finished(), batch.unfinished()), (vec!["ht".to_owned()], vec!["h1".to_owned()]));
     }

@@ -79,8 +79,19 @@ impl BulkConfig {
         self.s3_options(store).region.unwrap_or_else(|| "us-east-1".to_owned())
     }
 
-    /// What is wrong with the section; nothing while it is off.
-    pub fn problems(&self) -> Vec<Problem> {
+    /// The location of the lake or of the dead letters, if a prefix of a bucket lies in it or contains it: what is
+    /// there must not be landed.
+    pub fn reserved(&self, store: &StoreConfig, bucket: &str, prefix: &str) -> Option<String> {
+        let asked = format!("s3://{bucket}/{}", prefix.trim_matches('/'));
+        [store.warehouse.clone(), self.dead_letters()].into_iter().find(|location| overlap(location, &asked))
+    }
+
+    fn dead_letters(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.dead_letter_prefix)
+    }
+
+    /// What is wrong with the section, beside the store of the lake; nothing while it is off.
+    pub fn problems(&self, store: &StoreConfig) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut wrong = |key: &str, what: &str| problems.push(Problem::new(format!("bulk.{key}"), what));
         if !self.is_on() {
@@ -102,21 +113,48 @@ impl BulkConfig {
         if self.bucket.is_empty() || self.bucket.contains(['/', ':']) {
             wrong("bucket", "must be the name of the bucket, without `s3://` and prefix");
         }
-        for (key, prefix) in [("prefix", &self.prefix), ("dead_letter_prefix", &self.dead_letter_prefix)] {
-            if prefix.len() < 2 || prefix.starts_with('/') || !prefix.ends_with('/') {
-                wrong(key, "must be a prefix of keys that ends with a slash, such as `incoming/`");
-            }
-        }
-        // A copy of what cannot be landed would be announced, and could not be landed either.
-        if self.dead_letter_prefix.starts_with(&self.prefix) {
-            wrong("dead_letter_prefix", "must lie outside `bulk.prefix`");
-        }
         let seconds = self.visibility.0.as_secs();
         if !(VISIBILITY_MIN_S..=VISIBILITY_MAX_S).contains(&seconds) {
             wrong("visibility", "must be 10 s to 12 h");
         }
+        problems.extend(self.prefix_problems(store));
         problems
     }
+
+    fn prefix_problems(&self, store: &StoreConfig) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (key, prefix) in [("bulk.prefix", &self.prefix), ("bulk.dead_letter_prefix", &self.dead_letter_prefix)] {
+            if prefix.len() < 2 || prefix.starts_with('/') || !prefix.ends_with('/') {
+                problems
+                    .push(Problem::new(key, "must be a prefix of keys that ends with a slash, such as `incoming/`"));
+            }
+        }
+        let landed = format!("s3://{}/{}", self.bucket, self.prefix);
+        // A copy of what cannot be landed would be announced, and could not be landed either.
+        if overlap(&landed, &self.dead_letters()) {
+            let what = "must lie outside `bulk.prefix` and not contain it: give it a prefix of its own, such as \
+                        `dead-letter/`";
+            problems.push(Problem::new("bulk.dead_letter_prefix", what));
+        }
+        // The lake's own files would be landed again as events, or become dead letters.
+        if overlap(&landed, &store.warehouse) {
+            let what = "must lie outside `store.warehouse` and not contain it: give it a prefix of its own, such as \
+                        `incoming/`, and the warehouse another, such as `warehouse/`";
+            problems.push(Problem::new("bulk.prefix", what));
+        }
+        problems
+    }
+}
+
+/// Whether one of two locations lies in the other.
+fn overlap(one: &str, other: &str) -> bool {
+    let [one, other] = [folder(one), folder(other)];
+    one.starts_with(&other) || other.starts_with(&one)
+}
+
+/// With a slash at its end: `s3://bucket/lake2` does not lie in `s3://bucket/lake`.
+fn folder(location: &str) -> String {
+    format!("{}/", location.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -133,7 +171,7 @@ mod tests {
     }
 
     fn keys(config: &BulkConfig) -> Vec<String> {
-        config.problems().into_iter().map(|problem| problem.key).collect()
+        config.problems(&StoreConfig::default()).into_iter().map(|problem| problem.key).collect()
     }
 
     #[test]
@@ -152,6 +190,28 @@ mod tests {
         for (key, config) in unsound {
             assert_eq!(keys(&config), [key], "{config:?}");
         }
+    }
+
+    #[test]
+    fn a_prefix_that_lies_in_the_lake_or_the_dead_letters_or_contains_them_is_refused() {
+        let store = StoreConfig { warehouse: "s3://recordings/lake/warehouse".to_owned(), ..StoreConfig::default() };
+        for (prefix, refused) in [
+            ("incoming/", None),
+            ("lake/warehouse2/", None),
+            ("lake/warehouse/in/", Some("bulk.prefix")),
+            ("lake/", Some("bulk.prefix")),
+            ("dead-letter/in/", Some("bulk.dead_letter_prefix")),
+        ] {
+            let config = BulkConfig { prefix: prefix.to_owned(), ..sound() };
+            let keys: Vec<String> = config.problems(&store).into_iter().map(|problem| problem.key).collect();
+            assert_eq!(keys, Vec::from_iter(refused), "{prefix}");
+            assert_eq!(sound().reserved(&store, "recordings", prefix).is_some(), refused.is_some(), "{prefix}");
+            assert_eq!(sound().reserved(&store, "another", prefix), None, "{prefix}");
+        }
+        // A back-fill may name a whole bucket.
+        assert_eq!(sound().reserved(&store, "recordings", ""), Some(store.warehouse));
+        let dead_letters = Some("s3://recordings/dead-letter/".to_owned());
+        assert_eq!(sound().reserved(&StoreConfig::default(), "recordings", ""), dead_letters);
     }
 
     #[test]

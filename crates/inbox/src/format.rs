@@ -7,6 +7,7 @@ use event_schema::kind::RecordKind;
 use event_schema::wire;
 use recordings::{DestinationError, RecordingError, Target};
 use service_kit::run::printable;
+use stream::kafka::MAX_MESSAGE_BYTES;
 use stream::log::{CarriedError, CarriedSegment, is_segment};
 
 use crate::event::EventRow;
@@ -17,6 +18,9 @@ pub(crate) mod lines;
 
 /// Bytes by which a format is recognised.
 pub(crate) const BEGINNING: usize = 16;
+/// Largest message with its key. The headers of its batch and record are part of what a topic limits: 61 and about 20
+/// bytes (Kafka documentation, "Record Batch" and "Record").
+const MESSAGE_BYTES_MAX: usize = MAX_MESSAGE_BYTES - 128;
 /// Bytes that decoders read ahead.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Largest window of a zstd frame, as a power of two: 128 MiB, what `zstd -19 --long` writes (RFC 8878, section
@@ -58,6 +62,10 @@ pub enum FormatError {
         "the object has {bytes} bytes, more than `bulk.temporary_limit` ({limit} bytes) allows: raise it, or split the file"
     )]
     TooLarge { bytes: u64, limit: u64 },
+    #[error(
+        "a message of the object has {bytes} bytes with its key, more than the {MESSAGE_BYTES_MAX} that Kafka takes"
+    )]
+    Message { bytes: usize },
     #[error("rows of the object cannot be made a message")]
     Pack(#[from] PackError),
     #[error("the database cannot be imported")]
@@ -80,6 +88,7 @@ impl FormatError {
             Self::Parquet(_) | Self::ParquetPanic => "bad_parquet",
             Self::Columns { .. } | Self::Row { .. } => "bad_columns",
             Self::TooLarge { .. } => "too_large",
+            Self::Message { .. } => "message_too_large",
             Self::Pack(_) => "bad_rows",
             Self::Recording(_) => "bad_recording",
             Self::Destination(_) => "log",
@@ -150,9 +159,13 @@ impl<'a> Output<'a> {
         self.send(ended)
     }
 
-    /// A message that some agent made.
-    fn message(&mut self, kind: RecordKind, node: &str, message: &Bytes, rows: u64) -> Result<(), FormatError> {
-        self.rows += rows;
+    /// Checked in the first reading too: Kafka refuses such a message for good, and with it the objects that land
+    /// together.
+    fn message(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), FormatError> {
+        let bytes = node.len() + message.len();
+        if bytes > MESSAGE_BYTES_MAX {
+            return Err(FormatError::Message { bytes });
+        }
         match &mut self.target {
             Some(target) => Ok(target.send(kind, node, message)?),
             None => Ok(()),
@@ -167,9 +180,8 @@ impl<'a> Output<'a> {
     }
 
     fn send(&mut self, messages: Vec<Packed>) -> Result<(), FormatError> {
-        let Some(target) = &mut self.target else { return Ok(()) };
         for Packed { node, message } in messages {
-            target.send(RecordKind::Event, &node, &message)?;
+            self.message(RecordKind::Event, &node, &message)?;
         }
         Ok(())
     }
@@ -227,7 +239,9 @@ fn segment(object: impl BufRead, output: &mut Output<'_>) -> Result<(), FormatEr
         };
         let kind = found.as_ref().map_or(RecordKind::Event, |header| header.kind);
         let rows = found.as_ref().map_or(0, |header| u64::from(header.rows));
-        output.message(kind, node, &record.payload, rows)?;
+        output.rows += rows;
+        // A message that some agent made.
+        output.message(kind, node, &record.payload)?;
     }
     Ok(())
 }

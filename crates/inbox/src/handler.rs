@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::error::Error;
 
-use objects::{BucketError, Dropped, TagError};
+use objects::{BucketError, Dropped};
 use recordings::{DestinationError, Target};
 
 use crate::landing::{Landing, LandingError};
@@ -134,7 +134,7 @@ impl Handler {
     /// Tags an object whose rows have landed.
     pub(crate) async fn tag(&mut self, found: &Dropped, rows: u64) -> Step {
         let key = (found.key.clone(), found.revision.etag.clone());
-        match self.set_complete(found).await {
+        match status::set(&self.landing.bucket, found, Status::Complete).await {
             Ok(()) => {
                 self.untagged.remove(&key);
                 self.metrics.rows.inc_by(rows);
@@ -149,28 +149,6 @@ impl Handler {
                 }
                 self.untagged.insert(key);
                 Step::Failed(Box::new(error))
-            }
-        }
-    }
-
-    async fn set_complete(&self, found: &Dropped) -> Result<(), TagError> {
-        let bucket = &self.landing.bucket;
-        let tags = match bucket.tags(&found.key).await {
-            Ok(tags) => tags,
-            // Deleted since: there is nothing to be tagged.
-            Err(TagError::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        // Another upload of the key has tags of its own, and its own announcement.
-        match bucket.head(&found.key, None).await {
-            Ok(newest) if newest.revision.etag == found.revision.etag => {}
-            _ => return Ok(()),
-        }
-        match status::with(&tags, Status::Complete, &found.revision.etag) {
-            Ok(tags) => bucket.set_tags(&found.key, &tags).await,
-            Err(error) => {
-                status::warn_untagged(&bucket.location(&found.key), &error);
-                Ok(())
             }
         }
     }

@@ -6,6 +6,7 @@
 //! LocalStack as `%20`; MinIO names events with `s3:` in front; moto sends no version and no sequencer.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -30,13 +31,12 @@ pub struct ObjectCreated {
 
 /// What a message announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// Objects were made.
-    Created(Vec<ObjectCreated>),
-    /// S3 tests a queue when the notifications of a bucket are configured.
-    Test,
-    /// Something else happened to objects: deleted, tagged, restored.
-    Other,
+pub struct Notice {
+    /// Names of the buckets that it is an event of; at least one.
+    pub buckets: BTreeSet<String>,
+    /// Objects that were made. None where S3 tests the queue, which it does when the notifications of a bucket are
+    /// configured, or where something else happened to objects: deleted, tagged, restored.
+    pub created: Vec<ObjectCreated>,
 }
 
 /// Why a message is no announcement of S3.
@@ -46,6 +46,8 @@ pub enum NoticeError {
     Json(#[source] serde_json::Error),
     #[error("the message is no event of S3: it has neither `Records` of source aws:s3 nor `detail` of source aws.s3")]
     Foreign,
+    #[error("an event of S3 names no bucket")]
+    NoBucket,
     #[error("an event of S3 lacks a field, or has one of another type")]
     Field(#[source] serde_json::Error),
     #[error("the key {key:?} of an event of S3 is not UTF-8 once it is decoded")]
@@ -58,6 +60,9 @@ struct Envelope {
     records: Option<Vec<serde_json::Value>>,
     #[serde(rename = "Event")]
     test: Option<String>,
+    /// Of a test.
+    #[serde(rename = "Bucket")]
+    bucket: Option<String>,
     #[serde(rename = "Type")]
     sns_type: Option<String>,
     #[serde(rename = "Message")]
@@ -80,6 +85,12 @@ struct Record {
 struct Subject {
     bucket: Named,
     object: Object,
+}
+
+/// `detail` of an event that is not about the making of an object.
+#[derive(Deserialize)]
+struct Place {
+    bucket: Named,
 }
 
 #[derive(Deserialize)]
@@ -106,18 +117,20 @@ impl Notice {
     /// It is no event of S3.
     pub fn read(body: &str) -> Result<Self, NoticeError> {
         let envelope: Envelope = serde_json::from_str(body).map_err(NoticeError::Json)?;
-        match envelope {
+        let notice = match envelope {
             Envelope { sns_type: Some(kind), sns_message: Some(inner), .. } if kind == "Notification" => {
                 // Once only: a notification inside a notification is none of S3.
-                Self::of(serde_json::from_str(&inner).map_err(NoticeError::Json)?)
+                Self::of(serde_json::from_str(&inner).map_err(NoticeError::Json)?)?
             }
-            envelope => Self::of(envelope),
-        }
+            envelope => Self::of(envelope)?,
+        };
+        // Without a bucket it may be the event of any.
+        if notice.buckets.is_empty() { Err(NoticeError::NoBucket) } else { Ok(notice) }
     }
 
     fn of(envelope: Envelope) -> Result<Self, NoticeError> {
         if envelope.test.as_deref() == Some("s3:TestEvent") {
-            return Ok(Self::Test);
+            return Ok(Self { buckets: envelope.bucket.into_iter().collect(), created: Vec::new() });
         }
         if let Some(records) = envelope.records {
             return Self::of_records(records);
@@ -125,19 +138,21 @@ impl Notice {
         match (envelope.source.as_deref(), envelope.detail) {
             (Some("aws.s3"), Some(detail)) => {
                 if envelope.detail_type.as_deref() != Some("Object Created") {
-                    return Ok(Self::Other);
+                    let place: Place = serde_json::from_value(detail).map_err(NoticeError::Field)?;
+                    return Ok(Self { buckets: BTreeSet::from([place.bucket.name]), created: Vec::new() });
                 }
                 let subject: Subject = serde_json::from_value(detail).map_err(NoticeError::Field)?;
                 // EventBridge does not encode keys.
                 let key = subject.object.key.clone();
-                Ok(Self::Created(vec![subject.created(key)]))
+                let buckets = BTreeSet::from([subject.bucket.name.clone()]);
+                Ok(Self { buckets, created: vec![subject.created(key)] })
             }
             _ => Err(NoticeError::Foreign),
         }
     }
 
     fn of_records(records: Vec<serde_json::Value>) -> Result<Self, NoticeError> {
-        let mut created = Vec::new();
+        let mut notice = Self { buckets: BTreeSet::new(), created: Vec::new() };
         for record in records {
             // `minio:s3` is what MinIO writes there.
             let source = record.get("eventSource").and_then(serde_json::Value::as_str);
@@ -145,13 +160,14 @@ impl Notice {
                 return Err(NoticeError::Foreign);
             }
             let record: Record = serde_json::from_value(record).map_err(NoticeError::Field)?;
+            notice.buckets.insert(record.s3.bucket.name.clone());
             let event = record.event.strip_prefix("s3:").unwrap_or(&record.event);
             if event.starts_with("ObjectCreated:") {
                 let key = decode(&record.s3.object.key)?;
-                created.push(record.s3.created(key));
+                notice.created.push(record.s3.created(key));
             }
         }
-        Ok(if created.is_empty() { Self::Other } else { Self::Created(created) })
+        Ok(notice)
     }
 }
 

@@ -1,19 +1,24 @@
 //! What cannot be landed: a copy of the object under a prefix of its own, a message with the cause in a queue of its
 //! own, and a tag. The object itself stays.
 
-use objects::{Bucket, BucketError, Dropped, InvalidTags, TagError, Tags, UploadError};
+use objects::{Bucket, BucketError, Dropped, InvalidTags, Tags, UploadError};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use service_kit::run::{Drain, in_a_line};
 
 use crate::format::FormatError;
 use crate::notice::ObjectCreated;
+use crate::packer::boot_id;
 use crate::queue::{Queue, QueueError};
 use crate::source::{Origin, Source, SourceError};
-use crate::status::{self, Status};
+use crate::status::{self, Status, StatusError};
 
 /// Characters of a value of a tag (Amazon S3 User Guide, "Categorizing your objects using tags").
 const TAG_CHARS: usize = 256;
+/// Characters of a reason: it is in the body of a message and in an attribute, and both share its 256 KiB.
+const REASON_CHARS: usize = 2000;
+/// Bytes of a key (Amazon S3 User Guide, "Naming Amazon S3 objects").
+const KEY_BYTES_MAX: usize = 1024;
 
 /// Why an object cannot be landed.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +52,7 @@ pub(crate) enum PoisonError {
     #[error("the queue of dead letters cannot be written")]
     Queue(#[from] QueueError),
     #[error("the object cannot be tagged")]
-    Tag(#[from] TagError),
+    Tag(#[from] StatusError),
     #[error("a tag cannot be made")]
     Tags(#[from] InvalidTags),
     #[error("interrupted")]
@@ -85,7 +90,7 @@ impl DeadLetters {
         cause: &Cause,
         message: &str,
     ) -> Result<(), PoisonError> {
-        let text = in_a_line(cause);
+        let text: String = in_a_line(cause).chars().take(REASON_CHARS).collect();
         let location = self.bucket.location(&announced.key);
         tracing::error!(location, cause = cause.word(), reason = text, "an object cannot be landed");
         let copied = match (cause, found) {
@@ -102,15 +107,14 @@ impl DeadLetters {
         let attributes = [("cause", cause.word().to_owned()), ("reason", text)];
         self.queue.send(&body.to_string(), &attributes).await?;
         match (cause, found) {
-            (Cause::Unfit(_), Some(found)) => self.tag(found, cause).await,
+            (Cause::Unfit(_), Some(found)) => Ok(status::set(&self.bucket, found, Status::Failed(cause.word())).await?),
             _ => Ok(()),
         }
     }
 
     /// The location of the copy.
     async fn copy(&self, found: &Dropped, cause: &Cause, text: &str) -> Result<String, PoisonError> {
-        // With the entity tag: a later bad upload of the same key must not overwrite the copy of this one.
-        let key = format!("{}{}.{}", self.prefix, found.key, found.revision.etag);
+        let key = copy_key(&self.prefix, self.bucket.name(), found);
         let reason = tag_text(text);
         let tags = [("processing_status", "failed"), ("processing_cause", cause.word()), ("reason", reason.as_str())];
         let tags = Tags::new(tags)?;
@@ -136,17 +140,18 @@ impl DeadLetters {
         upload.finish().await?;
         Ok(self.bucket.location(&key))
     }
+}
 
-    async fn tag(&self, found: &Dropped, cause: &Cause) -> Result<(), PoisonError> {
-        let tags = self.bucket.tags(&found.key).await?;
-        match status::with(&tags, Status::Failed(cause.word()), &found.revision.etag) {
-            Ok(tags) => Ok(self.bucket.set_tags(&found.key, &tags).await?),
-            Err(error) => {
-                status::warn_untagged(&self.bucket.location(&found.key), &error);
-                Ok(())
-            }
-        }
+/// The key of the copy of an object.
+fn copy_key(prefix: &str, bucket: &str, found: &Dropped) -> String {
+    let etag = &found.revision.etag;
+    // With the entity tag: a later bad upload of the same key must not overwrite the copy of this one.
+    let key = format!("{prefix}{}.{etag}", found.key);
+    if key.len() <= KEY_BYTES_MAX {
+        return key;
     }
+    // The object's identity is a hash of the same parts; the message of the dead letter has both keys.
+    format!("{prefix}{}", boot_id(bucket, &found.key, etag))
 }
 
 /// A text in the characters that a tag may have.
@@ -161,7 +166,26 @@ fn tag_char(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use objects::Revision;
+
     use super::*;
+
+    fn key_of_copy(key: &str) -> String {
+        let revision = Revision { etag: "e1".to_owned(), version: None };
+        copy_key("dead-letter/", "b", &Dropped { key: key.to_owned(), size_bytes: 1, revision })
+    }
+
+    #[test]
+    fn the_key_of_a_copy_fits_into_s3_and_differs_for_each_object() {
+        assert_eq!(key_of_copy("incoming/a"), "dead-letter/incoming/a.e1");
+        let longest = "k".repeat(KEY_BYTES_MAX - "dead-letter/.e1".len());
+        assert_eq!(key_of_copy(&longest).len(), KEY_BYTES_MAX);
+        let copies = [format!("{longest}a"), format!("{longest}b")].map(|key| key_of_copy(&key));
+        assert_ne!(copies[0], copies[1]);
+        for copy in copies {
+            assert!(copy.starts_with("dead-letter/") && copy.len() <= KEY_BYTES_MAX, "{copy}");
+        }
+    }
 
     #[test]
     fn a_reason_fits_into_a_tag() {

@@ -18,8 +18,6 @@ mod keys;
 
 /// Most messages of one request (Amazon SQS API Reference, `ReceiveMessage`, `DeleteMessageBatch`).
 const BATCH_MAX: usize = 10;
-/// Most characters of an attribute that are sent; the body and all attributes share 256 KiB.
-const ATTRIBUTE_CHARS: usize = 2000;
 /// Codes by which SQS says that there is no such queue, in its JSON protocol and in the older one.
 const NO_QUEUE: [&str; 3] =
     ["QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "com.amazonaws.sqs#QueueDoesNotExist"];
@@ -153,40 +151,52 @@ impl Queue {
     }
 
     async fn hide(&self, handles: &[String], time: Duration) -> Result<(), QueueError> {
-        const ACTION: &str = "change the visibility of messages of";
+        let mut outcome = Ok(());
+        // All of them, whatever becomes of one: what is not hidden goes to other receivers while it is worked on.
         for handles in handles.chunks(BATCH_MAX) {
-            let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
-            for (at, handle) in handles.iter().enumerate() {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(at.to_string())
-                    .receipt_handle(handle)
-                    .visibility_timeout(seconds(time))
-                    .build();
-                request = request.entries(entry.map_err(|source| QueueError::Request { action: ACTION, source })?);
-            }
-            let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
-            self.all_of(ACTION, reply.failed())?;
+            outcome = outcome.and(self.hide_batch(handles, time).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn hide_batch(&self, handles: &[String], time: Duration) -> Result<(), QueueError> {
+        const ACTION: &str = "change the visibility of messages of";
+        let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
+        for (at, handle) in handles.iter().enumerate() {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(at.to_string())
+                .receipt_handle(handle)
+                .visibility_timeout(seconds(time))
+                .build();
+            request = request.entries(entry.map_err(|source| QueueError::Request { action: ACTION, source })?);
+        }
+        let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
+        self.all_of(ACTION, reply.failed())
     }
 
     /// Deletes messages for good.
     ///
     /// # Errors
-    /// See [`QueueError`]; deleting a message again is no error.
+    /// See [`QueueError`], the first one; the other messages are deleted. Deleting a message again is no error.
     pub(crate) async fn delete(&self, handles: &[String]) -> Result<(), QueueError> {
-        const ACTION: &str = "delete messages of";
+        let mut outcome = Ok(());
+        // All of them, whatever becomes of one: what is not deleted is announced again.
         for handles in handles.chunks(BATCH_MAX) {
-            let mut request = self.client.delete_message_batch().queue_url(&self.url);
-            for (at, handle) in handles.iter().enumerate() {
-                let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(handle);
-                let entry = entry.build().map_err(|source| QueueError::Request { action: ACTION, source })?;
-                request = request.entries(entry);
-            }
-            let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
-            self.all_of(ACTION, reply.failed())?;
+            outcome = outcome.and(self.delete_batch(handles).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn delete_batch(&self, handles: &[String]) -> Result<(), QueueError> {
+        const ACTION: &str = "delete messages of";
+        let mut request = self.client.delete_message_batch().queue_url(&self.url);
+        for (at, handle) in handles.iter().enumerate() {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string()).receipt_handle(handle);
+            let entry = entry.build().map_err(|source| QueueError::Request { action: ACTION, source })?;
+            request = request.entries(entry);
+        }
+        let reply = request.send().await.map_err(|error| self.error(ACTION, error))?;
+        self.all_of(ACTION, reply.failed())
     }
 
     /// Appends a message with attributes.
@@ -197,7 +207,7 @@ impl Queue {
         const ACTION: &str = "send to";
         let mut request = self.client.send_message().queue_url(&self.url).message_body(body);
         for (name, value) in attributes {
-            let value: String = value.chars().filter(|c| !c.is_control()).take(ATTRIBUTE_CHARS).collect();
+            let value: String = value.chars().filter(|c| !c.is_control()).collect();
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
             let value = value.map_err(|source| QueueError::Request { action: ACTION, source })?;
             request = request.message_attributes(*name, value);

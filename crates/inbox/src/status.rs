@@ -1,6 +1,6 @@
 //! The tags by which an object says that it was dealt with.
 
-use objects::{InvalidTags, Tags};
+use objects::{Bucket, BucketError, Dropped, InvalidTags, TagError, Tags};
 
 /// Rules of the bucket act upon it: what is `complete` may be moved to an archive.
 const STATUS: &str = "processing_status";
@@ -17,6 +17,15 @@ pub enum Status {
     Complete,
     /// It cannot be landed, for this cause.
     Failed(&'static str),
+}
+
+/// Why an object was not tagged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StatusError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Tag(#[from] TagError),
 }
 
 /// Whether content with this entity tag was dealt with.
@@ -38,14 +47,61 @@ pub fn with(tags: &Tags, status: Status, etag: &str) -> Result<Tags, InvalidTags
     Tags::new(kept.chain(added))
 }
 
-/// Reports an object that takes no more tags: another attempt would meet the same ones.
-pub(crate) fn warn_untagged(location: &str, error: &InvalidTags) {
-    tracing::warn!(location, %error, "an object was dealt with and could not be tagged");
+/// Tags an object with a status, as long as its key has this content.
+///
+/// # Errors
+/// See [`StatusError`]; an object that is gone or has other content is none.
+pub(crate) async fn set(bucket: &Bucket, found: &Dropped, status: Status) -> Result<(), StatusError> {
+    let tags = match bucket.tags(&found.key).await {
+        Ok(tags) => tags,
+        // Deleted since: there is nothing to be tagged.
+        Err(TagError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    // Another upload of the key has tags of its own, and its own announcement.
+    if !is_newest(found, bucket.head(&found.key, None).await)? {
+        return Ok(());
+    }
+    match with(&tags, status, &found.revision.etag) {
+        Ok(tags) => Ok(bucket.set_tags(&found.key, &tags).await?),
+        Err(error) => {
+            // Another attempt would meet the same tags.
+            let location = bucket.location(&found.key);
+            tracing::warn!(location, %error, "an object was dealt with and could not be tagged");
+            Ok(())
+        }
+    }
+}
+
+/// Whether the newest content of a key is the one that was dealt with. Any failure but that of an object that is gone
+/// leaves this open.
+fn is_newest(found: &Dropped, newest: Result<Dropped, BucketError>) -> Result<bool, BucketError> {
+    match newest {
+        Ok(newest) => Ok(newest.revision.etag == found.revision.etag),
+        Err(BucketError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use objects::Revision;
+
     use super::*;
+
+    fn dropped(etag: &str) -> Dropped {
+        let revision = Revision { etag: etag.to_owned(), version: None };
+        Dropped { key: "incoming/a".to_owned(), size_bytes: 1, revision }
+    }
+
+    #[test]
+    fn a_look_that_fails_does_not_pass_for_a_replaced_object() {
+        let location = "s3://b/incoming/a".to_owned();
+        assert!(is_newest(&dropped("e1"), Ok(dropped("e1"))).unwrap());
+        assert!(!is_newest(&dropped("e1"), Ok(dropped("e2"))).unwrap());
+        assert!(!is_newest(&dropped("e1"), Err(BucketError::Gone { location: location.clone() })).unwrap());
+        assert!(is_newest(&dropped("e1"), Err(BucketError::NoRevision { location })).is_err());
+    }
 
     #[test]
     fn a_status_holds_for_the_content_that_it_was_set_for_and_other_tags_stay() {

@@ -17,7 +17,7 @@ mod topic_id;
 use std::time::Duration;
 
 pub use admin::{TopicSpec, ensure_topics};
-pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
+pub use config::{KafkaConfig, MAX_MESSAGE_BYTES, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
 pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, ProducerRecord, Rejection, Sent};

@@ -285,3 +285,19 @@ fn damaged_parquet_is_an_error_wherever_it_is_damaged() {
     });
     assert!(found.count() > file.len() / 4, "and no change ends the process");
 }
+
+#[test]
+fn a_message_that_kafka_never_takes_is_refused_in_the_first_reading() {
+    let kept = Kept::default();
+    let mut target = Target::unread(Box::new(kept.clone()));
+    let mut output = Output::new(Packer::new(boot_id("b", "k", "e"), "home"), Some(&mut target));
+    let largest = Bytes::from(vec![0; MESSAGE_BYTES_MAX - "n".len()]);
+    output.message(RecordKind::Event, "n", &largest).unwrap();
+    assert_eq!(kept.0.lock().unwrap().len(), 1);
+    let mut first = Output::new(Packer::new(boot_id("b", "k", "e"), "home"), None);
+    for output in [&mut first, &mut output] {
+        let error = output.message(RecordKind::Event, "nn", &largest).unwrap_err();
+        assert_eq!(error.cause(), "message_too_large", "{error}");
+    }
+    assert_eq!(kept.0.lock().unwrap().len(), 1);
+}

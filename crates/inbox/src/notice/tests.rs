@@ -24,11 +24,13 @@ const EVENT_BRIDGE: &str = r#"{"version":"0","id":"17793124-05d4-b198-2fde-7eded
     "version-id":"IYV3p45BT0ac8hjHg1houSdS1a.Mro8e","sequencer":"617f08299329d189"},"request-id":"N4N7GDK58NMKJ12R",
     "requester":"123456789012","source-ip-address":"1.2.3.4","reason":"PutObject"}}"#;
 
+/// A message of a bucket by which no object is announced.
+fn of_bucket(name: &str) -> Notice {
+    Notice { buckets: BTreeSet::from([name.to_owned()]), created: Vec::new() }
+}
+
 fn created(body: &str) -> Vec<ObjectCreated> {
-    match Notice::read(body).unwrap() {
-        Notice::Created(objects) => objects,
-        other => panic!("{other:?}"),
-    }
+    Notice::read(body).unwrap().created
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn an_event_of_event_bridge_has_its_key_as_it_is() {
     assert_eq!((object.key.as_str(), object.size_bytes), ("example key+%20", 5));
     assert_eq!(object.version.as_deref(), Some("IYV3p45BT0ac8hjHg1houSdS1a.Mro8e"));
     let deleted = EVENT_BRIDGE.replace("Object Created", "Object Deleted");
-    assert_eq!(Notice::read(&deleted).unwrap(), Notice::Other);
+    assert_eq!(Notice::read(&deleted).unwrap(), of_bucket("amzn-s3-demo-bucket1"));
 }
 
 #[test]
@@ -79,8 +81,12 @@ fn a_notification_of_sns_has_either_of_them_inside() {
 fn test_events_are_recognised_and_other_events_are_not_objects() {
     let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2014-10-13T15:57:02.089Z","Bucket":"bucketname",
         "RequestId":"5582815E1AEA5ADF","HostId":"8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR+YstdA6Knx4Ip8EXAMPLE"}"#;
-    assert_eq!(Notice::read(test).unwrap(), Notice::Test);
-    assert_eq!(Notice::read(&AWS.replace("ObjectCreated:Put", "ObjectRemoved:Delete")).unwrap(), Notice::Other);
+    assert_eq!(Notice::read(test).unwrap(), of_bucket("bucketname"));
+    let removed = AWS.replace("ObjectCreated:Put", "ObjectRemoved:Delete");
+    assert_eq!(Notice::read(&removed).unwrap(), of_bucket("amzn-s3-demo-bucket"));
+    for nameless in [r#"{"Event":"s3:TestEvent"}"#, r#"{"Records":[]}"#] {
+        assert!(matches!(Notice::read(nameless), Err(NoticeError::NoBucket)), "{nameless}");
+    }
     let minio = AWS.replace("ObjectCreated:Put", "s3:ObjectCreated:Put").replace("aws:s3\"", "minio:s3\"");
     assert_eq!(created(&minio), created(AWS));
 }

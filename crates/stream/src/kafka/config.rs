@@ -11,7 +11,7 @@ use service_kit::config::Secret;
 use super::known::STATISTICS_EVERY_MS;
 
 /// Largest message we send and accept, in bytes. Topics made by [`ensure_topics`](super::ensure_topics) allow as much.
-pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 20;
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// How to reach Kafka and what to read there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
