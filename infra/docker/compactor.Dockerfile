@@ -1,4 +1,4 @@
-# Keeps the tables fast and small: merges their files. It sets no tag yet: merged files stay in S3 Standard until it does
+# Keeps the tables fast and small: merges their files. It tags them once a commit names them.
 # Build from the root of the tree: docker build -f infra/docker/compactor.Dockerfile .
 # The stage `build` is the same in every Dockerfile here, so that BuildKit compiles once for all five.
 ARG RUST=rust:1.95.0-bookworm

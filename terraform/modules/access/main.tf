@@ -163,7 +163,7 @@ data "aws_iam_policy_document" "compactor" {
   ]
 
   # Files are merged into new ones. Metadata that a commit replaced is deleted, and in this role what `causeway tables TABLE
-  # --orphans --remove` finds. Tags are for the colder tiers: the compactor does not set them yet, so that merged files stay in S3 Standard.
+  # --orphans --remove` finds. Tags are for the colder tiers: it sets them once a commit names a merged file.
   # It has no queue, and nothing outside the warehouse.
   statement {
     sid = "RewriteTables"

@@ -92,7 +92,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   depends_on = [aws_s3_bucket_versioning.this]
 
   # One rule per prefix, since a filter holds one. The tag decides within it, and an object without it stays in Standard for as long
-  # as it exists. Only ingest sets it, once a commit names the file: merged files stay in Standard until the compactor tags them.
+  # as it exists. Ingest and the compactor set it once a commit names the file.
   dynamic "rule" {
     for_each = local.tiered_prefixes
     content {
