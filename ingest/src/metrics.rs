@@ -88,11 +88,12 @@ impl Metrics {
             buffered_bytes: Gauge::default(),
             next_offset: Family::default(),
         };
-        metrics.register(registry);
+        metrics.register_log(registry);
+        metrics.register_landing(registry);
         metrics
     }
 
-    fn register(&self, registry: &mut Registry) {
+    fn register_log(&self, registry: &mut Registry) {
         registry.register("messages", "Messages read from the log", self.messages.clone());
         registry.register_with_unit(
             "payload",
@@ -116,25 +117,6 @@ impl Metrics {
             "dead_letters_unsent",
             "Dead letters the topic did not take; ops.dlq has them",
             self.dead_letters_unsent.clone(),
-        );
-        registry.register("commits", "Commits by table and outcome", self.commits.clone());
-        registry.register_with_unit("commit", "Time of one commit", Unit::Seconds, self.commit_seconds.clone());
-        registry.register_with_unit(
-            "write",
-            "Time to make and store the files of one commit",
-            Unit::Seconds,
-            self.write_seconds.clone(),
-        );
-        registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, self.written_bytes.clone());
-        registry.register(
-            "tagged_files",
-            "Committed data files tagged as complete, which the rule of the bucket may move",
-            self.tagged_files.clone(),
-        );
-        registry.register(
-            "untagged_files",
-            "Committed data files whose tag could not be set; they move to no cheaper storage class",
-            self.untagged_files.clone(),
         );
         registry.register(
             "gap_offsets",
@@ -161,6 +143,28 @@ impl Metrics {
             "next_offset",
             "Next offset that every table has reached, per partition that this process reads",
             self.next_offset.clone(),
+        );
+    }
+
+    fn register_landing(&self, registry: &mut Registry) {
+        registry.register("commits", "Commits by table and outcome", self.commits.clone());
+        registry.register_with_unit("commit", "Time of one commit", Unit::Seconds, self.commit_seconds.clone());
+        registry.register_with_unit(
+            "write",
+            "Time to make and store the files of one commit",
+            Unit::Seconds,
+            self.write_seconds.clone(),
+        );
+        registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, self.written_bytes.clone());
+        registry.register(
+            "tagged_files",
+            "Committed data files tagged as complete, which the rule of the bucket may move",
+            self.tagged_files.clone(),
+        );
+        registry.register(
+            "untagged_files",
+            "Committed data files whose tag could not be set; they move to no cheaper storage class",
+            self.untagged_files.clone(),
         );
     }
 }

@@ -35,12 +35,12 @@ async fn files_of(place: &Place, part: i32) -> BTreeSet<String> {
     plan.iter().map(|file| file.location.clone()).collect()
 }
 
-async fn maintain(table: &TableHandle, action: Maintenance) -> ActionOutcome {
+pub(crate) async fn maintain(table: &TableHandle, action: Maintenance) -> ActionOutcome {
     table.maintain(&action, Token::random()).await
 }
 
 #[track_caller]
-fn committed(outcome: ActionOutcome) -> u32 {
+pub(crate) fn committed(outcome: ActionOutcome) -> u32 {
     match outcome {
         ActionOutcome::Committed(committed) => committed.swaps,
         other => panic!("not committed: {other:?}"),
@@ -48,7 +48,7 @@ fn committed(outcome: ActionOutcome) -> u32 {
 }
 
 #[track_caller]
-fn conflict(outcome: ActionOutcome) -> Conflict {
+pub(crate) fn conflict(outcome: ActionOutcome) -> Conflict {
     match outcome {
         ActionOutcome::Conflict(conflict) => conflict,
         other => panic!("no conflict: {other:?}"),

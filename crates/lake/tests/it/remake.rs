@@ -7,6 +7,7 @@ use event_schema::position::{OffsetRange, TopicPartition};
 use lake::commit::{ActionOutcome, Conflict, Maintenance, Remake, Replace, RowCount, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, TableHandle, TableSnapshot, Token};
 
+use crate::actions::{committed, conflict, maintain};
 use crate::maintained::current;
 use crate::place::Place;
 use crate::rows::{batch, def, land, offsets, range};
@@ -35,26 +36,6 @@ async fn land_as(table: &TableHandle, range: OffsetRange, version: u32) {
     let request = CommitRequest { refine_version: Some(version), ..batch(table, &[range]).await };
     let landed = table.commit(request).await;
     assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
-}
-
-async fn maintain(table: &TableHandle, action: Maintenance) -> ActionOutcome {
-    table.maintain(&action, Token::random()).await
-}
-
-#[track_caller]
-fn committed(outcome: ActionOutcome) -> u32 {
-    match outcome {
-        ActionOutcome::Committed(committed) => committed.swaps,
-        other => panic!("not committed: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn conflict(outcome: ActionOutcome) -> Conflict {
-    match outcome {
-        ActionOutcome::Conflict(conflict) => conflict,
-        other => panic!("no conflict: {other:?}"),
-    }
 }
 
 async fn versions(place: &Place, end: i64) -> Vec<Option<u32>> {
